@@ -1,0 +1,251 @@
+"""The plain values that travel between modules: frozen, no behaviour beyond what they hold, no imports but errors.
+
+A comparison walks: Comparison -> (rendered) ScoreRequest -> CandidateLogprobs -> Judgment -> row of the dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal, NamedTuple
+
+Role = Literal["system", "user", "assistant"]
+
+
+class Order(str, Enum):
+    """Which response stands in the first slot: `AB` shows A first."""
+
+    AB = "ab"
+    BA = "ba"
+
+    @property
+    def swapped(self) -> Order:
+        return Order.BA if self is Order.AB else Order.AB
+
+
+class Slot(Enum):
+    """Where a response stands in one judge prompt; the label tokens "1" and "2" name slots."""
+
+    FIRST = "1"
+    SECOND = "2"
+
+
+class Verdict(str, Enum):
+    """Which response is preferred, after un-swapping. A reply that cannot be read is an error, not a fourth case."""
+
+    A = "a"
+    B = "b"
+    TIE = "tie"
+
+
+class Turn(NamedTuple):
+    """One message of a conversation, as the user's data holds it."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A prompt with two responses.
+
+    Attributes:
+        id: Unique in its input.
+        prompt: The conversation so far; a plain string prompt is one user turn.
+        response_a, response_b: The responses; the empty string is valid.
+        human_votes: One verdict per annotator; empty when there are none.
+        human_label: The majority of the votes (or the label the input gave); None when there is none, or no plurality.
+        extra: The input's other columns, kept through to the output.
+        is_conversational: Whether the input gave the prompt as a message list.
+    """
+
+    id: str
+    prompt: tuple[Turn, ...]
+    response_a: str
+    response_b: str
+    human_votes: tuple[Verdict, ...] = ()
+    human_label: Verdict | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    is_conversational: bool = False
+
+    def in_slots(self, order: Order) -> tuple[str, str]:
+        """The responses as shown: (first slot, second slot)."""
+        if order is Order.AB:
+            return self.response_a, self.response_b
+        return self.response_b, self.response_a
+
+
+class Segment(NamedTuple):
+    """A stretch of a rendered prompt.
+
+    `is_template` is True for text that stands in a template file, and False for text that came in through a variable
+    (prompt, responses, principle): backends that tokenize themselves keep special tokens inert in the latter.
+    """
+
+    text: str
+    is_template: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message sent to the judge, in segments whose concatenation is its content."""
+
+    role: Role
+    segments: tuple[Segment, ...]
+
+    @property
+    def content(self) -> str:
+        return "".join(segment.text for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Ask for the log-probabilities of the next token: how likely is each label right after these messages?
+
+    Attributes:
+        messages: Never empty; the last one is the user's.
+        labels: The answers whose probability is wanted, such as ("1", "2"); at most ten.
+    """
+
+    messages: tuple[Message, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """Ask for text.
+
+    Attributes:
+        messages: Never empty; the last one is the user's.
+        max_tokens: Most tokens to generate.
+        temperature: 0 is greedy.
+        seed: For the sampler; None leaves the draw to the backend. Changes the answer only where temperature > 0.
+        wants_logprobs: Return, for each generated token, the likeliest alternatives, where the backend can.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int | None = None
+    wants_logprobs: bool = False
+
+
+class Usage(NamedTuple):
+    """Tokens a call took; `cached_tokens` of the prompt's were not computed again."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: object) -> Usage:  # type: ignore[override]  # a sum of usages, not a longer tuple
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return Usage(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class TokenLogprob(NamedTuple):
+    """A token's text and its natural log-probability (nats)."""
+
+    token: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateLogprobs:
+    """Log-probabilities of tokens that may come next, most of them answers.
+
+    Attributes:
+        tokens: Token texts with log-probabilities; one text may stand more than once ("1" and " 1" are different tokens).
+        is_exhaustive: True when every token that spells a label is in `tokens`: a label that is absent is impossible.
+            False for a top-k list: a label that is absent is unseen, not impossible.
+        usage: What the call took.
+        text: The generated token, where one was.
+    """
+
+    tokens: tuple[TokenLogprob, ...]
+    is_exhaustive: bool = False
+    usage: Usage = Usage()
+    text: str | None = None
+
+
+class GeneratedToken(NamedTuple):
+    """One generated token and the likeliest alternatives in its place (itself among them)."""
+
+    token: str
+    alternatives: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Generated text.
+
+    Attributes:
+        text: Without special tokens.
+        finish_reason: "stop" (the model ended), "length" (max_tokens reached), or the server's own word.
+        tokens: Per generated token, where they were asked for and the backend has them; else empty.
+        usage: What the call took.
+    """
+
+    text: str
+    finish_reason: str
+    tokens: tuple[GeneratedToken, ...] = ()
+    usage: Usage = Usage()
+
+
+Request = ScoreRequest | GenerateRequest
+Reply = CandidateLogprobs | Generation
+
+
+@dataclass(frozen=True, slots=True)
+class SoftLabel:
+    """P(A preferred), each order alone and together; each in [0, 1], None for an order that was not asked."""
+
+    prob_a: float
+    prob_a_ab: float | None
+    prob_a_ba: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedLabel:
+    """The soft label under one principle, or of one judge."""
+
+    name: str
+    label: SoftLabel
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """What the judge made of one comparison.
+
+    Attributes:
+        label: After orders, samples, principles and judges are averaged.
+        label_mass_ab, label_mass_ba: Share of the next-token probability on the two labels, mean over the calls of that
+            order; None where no log-probability was read.
+        is_bounded: Whether a label's mass was bounded rather than seen in any call.
+        rationale_ab, rationale_ba: Chain of thought, where asked for (of the first sample, principle and judge).
+        by_principle, by_judge: Each one's own label, when there are several.
+        sampled_principle: The principle drawn for this row under `--principles sample`.
+        calls: Judge calls behind the label; 0 for identical responses.
+    """
+
+    label: SoftLabel
+    label_mass_ab: float | None = None
+    label_mass_ba: float | None = None
+    is_bounded: bool = False
+    rationale_ab: str | None = None
+    rationale_ba: str | None = None
+    by_principle: tuple[NamedLabel, ...] = ()
+    by_judge: tuple[NamedLabel, ...] = ()
+    sampled_principle: str | None = None
+    calls: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A row without a label: where it failed, why, and after how many attempts."""
+
+    id: str
+    stage: str
+    error: str
+    attempts: int
