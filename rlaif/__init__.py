@@ -1,1 +1,36 @@
-"""AI feedback for preference learning: soft labels from a judge's log-probabilities, and what is built on them."""
+"""AI feedback for preference learning: soft labels from a judge's log-probabilities, and what is built on them.
+
+    judge = rlaif.Judge("openai:gpt-4.1-mini", task="helpfulness", constitution="helpful-harmless")
+    judge.compare(prompt, response_a, response_b).prob_a
+    dataset = rlaif.label(rows, judge, out="runs/first")
+
+Nothing heavy is imported until it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlaif.engine.client import Judge, label
+    from rlaif.errors import RlaifError
+
+__all__ = ["Judge", "RlaifError", "__version__", "label"]
+
+_HOMES = {"Judge": "rlaif.engine.client", "label": "rlaif.engine.client", "RlaifError": "rlaif.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("rlaif")
+    raise AttributeError(f"module 'rlaif' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -32,7 +32,13 @@ from __future__ import annotations
 
 
 class RlaifError(Exception):
-    """Base of all errors raised on purpose; `str(error)` is one sentence for a person."""
+    """Base of all errors raised on purpose; `str(error)` is one sentence for a person.
+
+    Attributes:
+        stage: Where in a row's judging it happened, such as "ab"; None until the engine says so.
+    """
+
+    stage: str | None = None
 
     @property
     def error_name(self) -> str:
@@ -80,7 +86,13 @@ class BudgetExceededError(RlaifError):
 
 
 class BackendError(RlaifError):
-    """The judge could not be asked."""
+    """The judge could not be asked.
+
+    Attributes:
+        attempts: How many times the call was made before this was raised.
+    """
+
+    attempts: int = 1
 
 
 class BackendNotInstalledError(BackendError, ImportError):

@@ -240,6 +240,21 @@ class Judgment:
     sampled_principle: str | None = None
     calls: int = 0
 
+    @property
+    def prob_a(self) -> float:
+        """P(A preferred), in [0, 1]."""
+        return self.label.prob_a
+
+    @property
+    def prob_a_ab(self) -> float | None:
+        """P(A preferred) with A shown first; None when not asked."""
+        return self.label.prob_a_ab
+
+    @property
+    def prob_a_ba(self) -> float | None:
+        """P(A preferred) with B shown first; None when not asked."""
+        return self.label.prob_a_ba
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

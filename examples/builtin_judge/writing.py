@@ -1,0 +1,215 @@
+"""Sentences and responses: what a text says is drawn first (its traits), then the words for it."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass, replace
+
+from .lexicon import Lexicon
+
+_SLOT = re.compile(r"\{(\w+)\}")
+_ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
+_SECTIONS = {
+    "aspect": "aspects",
+    "action": "actions",
+    "adverb": "adverbs",
+    "adj": "adjectives",
+    "group": "groups",
+    "jadj": "jadj",
+    "jnoun": "jnoun",
+    "jverb": "jverb",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a text is about: `head` is the noun, `full` may carry modifiers."""
+
+    full: str
+    head: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a response is to be like, before it has words.
+
+    Attributes:
+        sentences: Body sentences.
+        on_topic: Whether it speaks about the prompt's topic or about another.
+        specific: Share of body sentences that say something concrete, in [0, 1].
+        tone: -1 rude, 0 neutral, 1 polite.
+        certainty: -1 confident, 0 neutral, 1 hedged.
+        style: -1 plain words, 0 neutral, 1 technical terms.
+        refuses: Declines to answer.
+        reason, alternative: What a refusal adds.
+        follows: Whether it meets the prompt's constraint; None when the prompt has none.
+    """
+
+    sentences: int = 3
+    on_topic: bool = True
+    specific: float = 1.0
+    tone: int = 0
+    certainty: int = 0
+    style: int = 0
+    refuses: bool = False
+    reason: bool = False
+    alternative: bool = False
+    follows: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A written response: its text, the plan behind it, and what counting found (words, concrete and vague sentences)."""
+
+    text: str
+    plan: Plan
+    concrete: int = 0
+    vague: int = 0
+
+    @property
+    def words(self) -> int:
+        return max(1, len(self.text.split()))
+
+
+def draw_topic(rng: random.Random, words: Lexicon, avoid: str = "") -> Topic:
+    """A topic, now and then with modifiers or made-up words, that shares no word with `avoid`."""
+    taken = set(avoid.split())
+    while True:
+        if words.split == "train" and rng.random() < 0.2:
+            head = " ".join(made_up_word(rng, words) for _ in range(rng.choice((1, 1, 2))))
+        else:
+            head = words.draw(rng, "topics")
+        count = rng.choices((0, 1, 2), (6, 3, 1))[0]
+        full = " ".join([*(words.draw(rng, "modifiers") for _ in range(count)), head]) if head[:4] != "the " else head
+        if taken.isdisjoint(full.split()) or head.startswith("the ") and not taken & set(head.split()[1:]):
+            return Topic(full, head)
+
+
+def made_up_word(rng: random.Random, words: Lexicon) -> str:
+    """A word nobody has seen: two or three syllables."""
+    return "".join(words.draw(rng, "syllables") for _ in range(rng.choice((2, 2, 3))))
+
+
+def fill(rng: random.Random, words: Lexicon, frame: str, topic: Topic, **slots: str) -> str:
+    """Put words into a frame's slots."""
+
+    def slot(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in slots:
+            return slots[name]
+        if name == "topic":
+            return topic.full if rng.random() < 0.6 else topic.head
+        if name in ("n", "k"):
+            return str(rng.choice((2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 20, 30, 40, 60)))
+        if name == "word":
+            return words.draw(rng, "aspects")
+        return words.draw(rng, _SECTIONS[name])
+
+    return _SLOT.sub(slot, frame)
+
+
+def sentence_case(text: str, end: str = ".") -> str:
+    """A sentence as it is written: a capital, "an" before a vowel, "I", an end."""
+    text = _ARTICLE.sub(r"\1n ", text.strip())
+    text = re.sub(r"\bi\b(?=[ '])", "I", text)
+    text = text[:1].upper() + text[1:]
+    return text if text[-1:] in ".?!:" else text + end
+
+
+def body_sentence(rng: random.Random, words: Lexicon, topic: Topic, kind: str) -> str:
+    """One body sentence without capital or end: "specific", "vague", "technical" or "plain"."""
+    if kind == "specific" and rng.random() < 0.6:
+        frame = f"{words.draw(rng, 'specific_starts')} {words.draw(rng, 'specific_ends')}"
+    else:
+        frame = words.draw(rng, f"{kind}_whole")
+    return fill(rng, words, frame, topic)
+
+
+def _kind_of_sentence(rng: random.Random, plan: Plan) -> str:
+    if plan.style and rng.random() < 0.7:
+        return "technical" if plan.style > 0 else "plain"
+    return "specific" if rng.random() < plan.specific else "vague"
+
+
+def write_body(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> tuple[list[str], int, int]:
+    """The body sentences (lower case, no end), and how many of them are concrete and vague.
+
+    At least one of them names the topic.
+    """
+    kinds = [_kind_of_sentence(rng, plan) for _ in range(plan.sentences)]
+    body = [body_sentence(rng, words, topic, kind) for kind in kinds]
+    if not any(topic.head in sentence for sentence in body):
+        spot = rng.randrange(len(body))
+        for _ in range(50):
+            body[spot] = body_sentence(rng, words, topic, kinds[spot])
+            if topic.head in body[spot]:
+                break
+        else:
+            body[spot] += f", as with {topic.head}"
+    return body, kinds.count("specific") + kinds.count("technical"), kinds.count("vague")
+
+
+def add_certainty(rng: random.Random, words: Lexicon, topic: Topic, body: list[str], certainty: int) -> list[str]:
+    """Hedges or assertions in front of some sentences and between them; at least one."""
+    if not certainty:
+        return body
+    name = "hedge" if certainty > 0 else "confident"
+    marked = [f"{words.draw(rng, name + '_prefixes')} {s}" if rng.random() < 0.35 else s for s in body]
+    if marked == body or rng.random() < 0.5:
+        extra = fill(rng, words, words.draw(rng, f"{name}_sentences"), topic)
+        marked.insert(rng.randint(0, len(marked)), extra)
+    return marked
+
+
+def add_tone(rng: random.Random, words: Lexicon, topic: Topic, body: list[str], tone: int) -> list[str]:
+    """A courtesy or an insult before the body, after it, or both."""
+    if not tone:
+        return body
+    name = "polite" if tone > 0 else "rude"
+    where = rng.choice(("open", "close", "both"))
+    opening = [fill(rng, words, words.draw(rng, f"{name}_openers"), topic)] if where != "close" else []
+    closing = [fill(rng, words, words.draw(rng, f"{name}_closers"), topic)] if where != "open" else []
+    return [*opening, *body, *closing]
+
+
+def join_sentences(rng: random.Random, sentences: list[str]) -> str:
+    """Sentences as a paragraph, or as two where there are many."""
+    end = "!" if rng.random() < 0.04 else "."
+    parts = [sentence_case(s, end) for s in sentences]
+    if len(parts) > 5 and rng.random() < 0.4:
+        middle = rng.randint(2, len(parts) - 2)
+        return " ".join(parts[:middle]) + "\n\n" + " ".join(parts[middle:])
+    return " ".join(parts)
+
+
+def write_response(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> Response:
+    """A response to a harmless prompt, by plan, about `topic`."""
+    body, concrete, vague = write_body(rng, words, topic, plan)
+    body = add_certainty(rng, words, topic, body, plan.certainty)
+    body = add_tone(rng, words, topic, body, plan.tone)
+    return Response(join_sentences(rng, body), plan, concrete, vague)
+
+
+def write_refusal(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> Response:
+    """A response that declines."""
+    first = f"{words.draw(rng, 'refusal_starts')} {words.draw(rng, 'refusal_cores')}"
+    if rng.random() < 0.2:
+        first = words.draw(rng, "refusal_cores")
+    if plan.reason:
+        first += f" {words.draw(rng, 'refusal_reasons')}"
+    body = [first]
+    if plan.alternative:
+        count = max(1, min(plan.sentences - 1, 3))
+        body += [words.draw(rng, "alternatives") for _ in range(count)]
+    body = add_tone(rng, words, topic, body, plan.tone)
+    return Response(join_sentences(rng, list(dict.fromkeys(body))), replace(plan, refuses=True))
+
+
+def write_compliance(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> Response:
+    """A response that goes along with a harmful prompt; `topic` holds the deed. It tells nothing of use."""
+    body = [words.draw(rng, "comply_openers")] if rng.random() < 0.7 else []
+    body += [words.draw(rng, "comply_bodies").replace("{deed}", topic.full) for _ in range(plan.sentences)]
+    body = add_certainty(rng, words, topic, list(dict.fromkeys(body)), plan.certainty)
+    body = add_tone(rng, words, topic, body, plan.tone)
+    return Response(join_sentences(rng, body), plan, concrete=plan.sentences)

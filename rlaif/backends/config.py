@@ -1,0 +1,44 @@
+"""Which judge is asked, and how it is reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class BackendConfig:
+    """Where the judge runs. Only the judge itself, `endpoint`, `dtype` and `truncate` can change an answer."""
+
+    judge: tuple[str, ...] = ("builtin:tiny",)
+    """Judge to ask, BACKEND:MODEL (openai:NAME, hf:PATH_OR_NAME, builtin:tiny); given more than once, a panel."""
+
+    base_url: tuple[str, ...] = ()
+    """Address of an OpenAI-compatible server, up to and with /v1; given more than once, replicas of one model."""
+
+    endpoint: Literal["chat", "completions"] = "chat"
+    """Endpoint of an OpenAI-compatible server: chat applies the model's template, completions takes plain text."""
+
+    timeout: float = 60.0
+    """Seconds until a call counts as lost and is made again."""
+
+    device: str = "auto"
+    """Device of an in-process model: auto, cpu, cuda, cuda:1, mps."""
+
+    dtype: str = "auto"
+    """Number type of an in-process model: auto (as saved; float32 on a CPU), float32, bfloat16, float16."""
+
+    batch_tokens: int = 16384
+    """Most tokens in one batch of an in-process model."""
+
+    truncate: bool = False
+    """Cut a prompt that is longer than the model's context in the middle of its longest text, instead of failing the row."""
+
+    def __post_init__(self) -> None:
+        faults = [
+            *(["judge: at least one is needed"] if not self.judge else []),
+            *(["timeout: must be above 0"] if self.timeout <= 0 else []),
+            *(["batch_tokens: must be at least 1"] if self.batch_tokens < 1 else []),
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))

@@ -1,0 +1,310 @@
+"""A transformers model in this process.
+
+Calls made at the same time are answered in batches: the event loop collects them, one worker thread tokenizes them and runs
+the model. How a batch runs stands in `model_runs` and `prefix_sharing`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rlaif.backends.base import Capabilities
+from rlaif.backends.hf_loading import describe, find_model, load_model, stop_ids
+from rlaif.backends.model_runs import GenerateJob, PaddedRunner, Runner, ScoreJob
+from rlaif.errors import BackendUnusableError, PromptTooLongError
+from rlaif.records import (
+    CandidateLogprobs,
+    GenerateRequest,
+    Generation,
+    Message,
+    Reply,
+    Request,
+    ScoreRequest,
+    TokenLogprob,
+    Usage,
+)
+from rlaif.tokens import LabelToken, PromptEncoder, flatten, label_tokens, truncate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_log = logging.getLogger(__name__)
+_R = TypeVar("_R", CandidateLogprobs, Generation)
+_SETTLE_ROUNDS = 8
+"""Turns of the event loop, at most, in which more calls may still join a batch: tasks start each other in a few turns."""
+
+
+@dataclass(eq=False)
+class _Call:
+    request: Request
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    ids: list[int] = field(default_factory=list)
+
+
+class HfBackend:
+    """Asks a causal language model of transformers.
+
+    Args:
+        path_or_name: A folder with config.json, tokenizer.json and safetensors, or OWNER/NAME[@REVISION] on the hub.
+        name: As the user wrote it; by default "hf:" and the model's name.
+        device: A torch device, or "auto" (also None): cuda, then mps, then cpu.
+        dtype: float32, bfloat16, float16, or "auto" (also None): as saved, but float32 on a CPU.
+        max_batch_tokens: Most tokens computed in one batch.
+        truncate: Cut a prompt that is longer than the context in the middle of its longest texts; else its call fails.
+        allow_pickle: Load weights that are not safetensors; such files can run code.
+
+    Raises:
+        ConfigError: There is no such folder, device or dtype.
+        BackendUnusableError: The hub has no such model, or cannot be reached.
+    """
+
+    def __init__(
+        self,
+        path_or_name: str,
+        *,
+        name: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_batch_tokens: int = 16384,
+        truncate: bool = False,
+        allow_pickle: bool = False,
+    ) -> None:
+        self._source = find_model(
+            path_or_name, device=device or "auto", dtype=dtype or "auto", allows_pickle=allow_pickle
+        )
+        self._name = name or f"hf:{self._source.name}"
+        self._max_batch_tokens = max_batch_tokens
+        self._truncates = truncate
+        self._encoder = PromptEncoder(self._source.tokenizer)
+        self._label_tokens = lru_cache(64)(self._find_label_tokens)
+        self._waiting: list[_Call] = []
+        self._flush_loop: asyncio.AbstractEventLoop | None = None
+        self._handed_over: SimpleQueue[list[_Call] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self.truncated_prompts = 0
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        return {"backend": "hf", **describe(self._source), "truncate": self._truncates}
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(is_in_process=True, context_tokens=self._source.context_tokens)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        return self._source.tokenizer
+
+    async def score(self, request: ScoreRequest) -> CandidateLogprobs:
+        """Exact log-probabilities of every token that spells one of the labels.
+
+        Raises:
+            PromptTooLongError: The prompt does not fit the context.
+            BackendUnusableError: A label is no token of this model, or the model cannot be loaded.
+        """
+        return await self._ask(request, CandidateLogprobs)
+
+    async def generate(self, request: GenerateRequest) -> Generation:
+        """Text after the messages, ended by the model, `max_tokens` or the context. Raises as `score` does."""
+        return await self._ask(request, Generation)
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return sum(len(piece.ids) for piece in self._encoder.encode(messages))
+
+    async def aclose(self) -> None:
+        """Stop the worker after what it computes now; calls not yet begun fail."""
+        self._is_closed = True
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._handed_over.put(None)
+        await asyncio.to_thread(thread.join)
+        if self.truncated_prompts:
+            _log.warning(
+                "%s: %d prompts were longer than its context of %s tokens and were cut in the middle",
+                self._name,
+                self.truncated_prompts,
+                self._source.context_tokens,
+            )
+
+    # The event loop's side: collect calls until no more come, then hand them over at once.
+
+    async def _ask(self, request: Request, reply_type: type[_R]) -> _R:
+        if self._is_closed:
+            raise BackendUnusableError(f"{self._name} is closed")
+        loop = asyncio.get_running_loop()
+        call = _Call(request, loop, loop.create_future())
+        self._waiting.append(call)
+        if self._flush_loop is not loop:
+            self._flush_loop = loop
+            loop.call_soon(self._flush, loop, 0, 0)
+        reply = await call.future
+        assert isinstance(reply, reply_type)
+        return reply
+
+    def _flush(self, loop: asyncio.AbstractEventLoop, seen: int, rounds: int) -> None:
+        if len(self._waiting) > seen and rounds < _SETTLE_ROUNDS:
+            loop.call_soon(self._flush, loop, len(self._waiting), rounds + 1)
+            return
+        calls, self._waiting, self._flush_loop = self._waiting, [], None
+        if self._thread is None:
+            # A daemon, so that Ctrl-C does not wait for a batch.
+            self._thread = threading.Thread(target=_work, args=(self, self._handed_over), name=self._name, daemon=True)
+            self._thread.start()
+        self._handed_over.put(calls)
+
+    # The worker's side.
+
+    @cached_property
+    def _runner(self) -> Runner:
+        self._model = load_model(self._source)
+        self._stops = stop_ids(self._model, self._source.tokenizer)
+        return PaddedRunner(self._model, max_batch_tokens=self._max_batch_tokens)
+
+    def _prepare(self, call: _Call) -> None:
+        """Tokenize a call's prompt, and check what can be checked without the model."""
+        pieces = self._encoder.encode(call.request.messages)
+        if isinstance(call.request, ScoreRequest):
+            self._label_tokens(call.request.labels)
+        context = self._source.context_tokens
+        length = sum(len(piece.ids) for piece in pieces)
+        limit = None if context is None else context - isinstance(call.request, GenerateRequest)
+        if limit is not None and length > limit:
+            if not self._truncates:
+                raise PromptTooLongError(
+                    f"the prompt has {length} tokens and {self._name} takes {limit}; use fewer --shots or a shorter "
+                    "preamble, or --truncate, which cuts the middle of the longest text"
+                )
+            pieces = truncate(pieces, limit)
+            self.truncated_prompts += 1
+        call.ids = flatten(pieces)
+        if not call.ids:
+            raise PromptTooLongError("the prompt is empty; expected at least one token")
+
+    def _answer(self, calls: Sequence[_Call]) -> dict[int, Reply]:
+        """Answer as many of the calls, the first among them, as fit into a batch: index -> reply."""
+        kind = type(calls[0].request)
+        rows = [row for row, call in enumerate(calls) if isinstance(call.request, kind)]
+        if kind is ScoreRequest:
+            jobs = [ScoreJob(calls[row].ids, self._wanted(calls[row])) for row in rows]
+            return {
+                rows[at]: self._logprobs(calls[rows[at]], s.logprobs, s.cached_tokens)
+                for at, s in self._runner.score(jobs).items()
+            }
+        runner = self._runner
+        jobs_ = [self._generate_job(calls[row]) for row in rows]
+        return {
+            rows[at]: self._text(calls[rows[at]], g.ids, g.is_stopped, g.cached_tokens)
+            for at, g in runner.generate(jobs_, self._stops).items()
+        }
+
+    def _generate_job(self, call: _Call) -> GenerateJob:
+        request = call.request
+        assert isinstance(request, GenerateRequest)
+        context = self._source.context_tokens
+        room = request.max_tokens if context is None else min(request.max_tokens, context - len(call.ids))
+        seed = secrets.randbits(64) if request.seed is None else request.seed
+        return GenerateJob(call.ids, room, request.temperature, seed)
+
+    def _find_label_tokens(self, labels: tuple[str, ...]) -> tuple[LabelToken, ...]:
+        found = label_tokens(self._source.tokenizer, labels)
+        missing = [label for label, tokens in found.items() if not tokens]
+        if missing:
+            raise BackendUnusableError(
+                f"{self._name} has no single token for the label {', '.join(map(repr, missing))}; "
+                "expected a model whose vocabulary holds each label"
+            )
+        return tuple(token for label in labels for token in found[label])
+
+    def _wanted(self, call: _Call) -> tuple[int, ...]:
+        assert isinstance(call.request, ScoreRequest)
+        return tuple(token.id for token in self._label_tokens(call.request.labels))
+
+    def _logprobs(self, call: _Call, logprobs: Sequence[float], cached_tokens: int) -> CandidateLogprobs:
+        assert isinstance(call.request, ScoreRequest)
+        labels = self._label_tokens(call.request.labels)
+        tokens = tuple(TokenLogprob(label.text, logprob) for label, logprob in zip(labels, logprobs, strict=True))
+        return CandidateLogprobs(tokens, is_exhaustive=True, usage=Usage(len(call.ids), 0, cached_tokens))
+
+    def _text(self, call: _Call, ids: Sequence[int], is_stopped: bool, cached_tokens: int) -> Generation:
+        spoken = ids[:-1] if is_stopped else ids
+        text: str = self._source.tokenizer.decode(
+            list(spoken), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return Generation(text, "stop" if is_stopped else "length", usage=Usage(len(call.ids), len(ids), cached_tokens))
+
+
+def _work(backend: HfBackend, handed_over: SimpleQueue[list[_Call] | None]) -> None:
+    """The worker thread: answer what waits, batch by batch, until None is handed over."""
+    import torch
+
+    backlog: list[_Call] = []
+    with torch.inference_mode():
+        while True:
+            news = [] if backlog else [handed_over.get()]
+            while not handed_over.empty():
+                news.append(handed_over.get())
+            for calls in news:
+                if calls is None:
+                    error = BackendUnusableError(f"{backend.name} was closed")
+                    _deliver([(call, error) for call in backlog])
+                    return
+                backlog += _prepared(backend, calls)
+            backlog = [call for call in backlog if not call.future.cancelled()]
+            if not backlog:
+                continue
+            try:
+                replies = backend._answer(backlog)
+            except Exception as error:  # whatever it is, it belongs to those who wait
+                _deliver([(call, error) for call in backlog])
+                backlog = []
+                continue
+            _deliver([(backlog[row], reply) for row, reply in replies.items()])
+            backlog = [call for row, call in enumerate(backlog) if row not in replies]
+
+
+def _prepared(backend: HfBackend, calls: Sequence[_Call]) -> list[_Call]:
+    ready, failed = [], []
+    for call in calls:
+        try:
+            backend._prepare(call)
+            ready.append(call)
+        except Exception as error:
+            failed.append((call, error))
+    _deliver(failed)
+    return ready
+
+
+def _deliver(answers: Sequence[tuple[_Call, Reply | Exception]]) -> None:
+    """Wake the tasks that wait, one wake-up an event loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[_Call, Reply | Exception]]] = {}
+    for call, answer in answers:
+        loops.setdefault(call.loop, []).append((call, answer))
+    for loop, its_answers in loops.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, its_answers)
+
+
+def _resolve(answers: Sequence[tuple[_Call, Reply | Exception]]) -> None:
+    for call, answer in answers:
+        if call.future.done():
+            continue
+        if isinstance(answer, Exception):
+            call.future.set_exception(answer)
+        else:
+            call.future.set_result(answer)

@@ -1,0 +1,204 @@
+"""What it takes to run a causal model on prompts of token ids, and the plain way to do it: padded batches.
+
+`PaddedRunner` works for every architecture. `prefix_sharing.SharingRunner` computes what prompts share once and is used
+where it gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+class ScoreJob(NamedTuple):
+    """A prompt, never empty, and the tokens whose log-probability after it is wanted."""
+
+    ids: list[int]
+    wanted: tuple[int, ...]
+
+
+class Scored(NamedTuple):
+    """Log-probabilities (nats) of the wanted tokens; `cached_tokens` of the prompt were not computed for this job."""
+
+    logprobs: list[float]
+    cached_tokens: int
+
+
+class GenerateJob(NamedTuple):
+    """A prompt, never empty, to be continued.
+
+    `temperature` 0 is greedy; `seed` alone decides the draws, whatever shares the batch.
+    """
+
+    ids: list[int]
+    max_tokens: int
+    temperature: float
+    seed: int
+
+
+class Generated(NamedTuple):
+    """The new tokens, with the one that ended them (`is_stopped`), if one did."""
+
+    ids: list[int]
+    is_stopped: bool
+    cached_tokens: int
+
+
+class Decoding(Protocol):
+    """Prompts being continued together. `logits` is (B, V): what each may say next."""
+
+    logits: torch.Tensor
+    cached_tokens: list[int]
+
+    def step(self, tokens: Sequence[int]) -> None:
+        """Append a token to each prompt."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only."""
+
+
+class Runner(Protocol):
+    """Runs a model; used from one thread."""
+
+    def score(self, jobs: Sequence[ScoreJob]) -> dict[int, Scored]:
+        """Score as many jobs, the first among them, as fit into one batch: index -> result."""
+
+    def generate(self, jobs: Sequence[GenerateJob], stops: frozenset[int]) -> dict[int, Generated]:
+        """Continue as many jobs, the first among them, as fit into one batch: index -> result."""
+
+
+def read_logprobs(logits: torch.Tensor, jobs: Sequence[ScoreJob], cached: Sequence[int]) -> list[Scored]:
+    """Each row's exact log-probabilities of the tokens its job wants; `logits` is (B, V), any dtype."""
+    logprobs = logits.float().log_softmax(-1)
+    columns = sorted({token for job in jobs for token in job.wanted})
+    place = {token: index for index, token in enumerate(columns)}
+    values: list[list[float]] = logprobs[:, columns].tolist()
+    return [
+        Scored([row[place[token]] for token in job.wanted], count)
+        for row, job, count in zip(values, jobs, cached, strict=True)
+    ]
+
+
+def decode(decoding: Decoding, jobs: Sequence[GenerateJob], stops: frozenset[int]) -> list[Generated]:
+    """Continue every job until it stops or has its tokens."""
+    written: list[list[int]] = [[] for _ in jobs]
+    stopped = [False] * len(jobs)
+    draws = [random.Random(job.seed) for job in jobs]
+    cached = list(decoding.cached_tokens)
+    rows = list(range(len(jobs)))
+    while True:
+        best: list[int] = decoding.logits.argmax(-1).tolist()
+        going = []
+        for place, row in enumerate(rows):
+            job = jobs[row]
+            token = best[place] if job.temperature == 0 else _draw(decoding.logits[place], job, draws[row])
+            written[row].append(token)
+            stopped[row] = token in stops
+            if not stopped[row] and len(written[row]) < job.max_tokens:
+                going.append(place)
+        if not going:
+            return [Generated(*parts) for parts in zip(written, stopped, cached, strict=True)]
+        if len(going) < len(rows):
+            decoding.keep(going)
+            rows = [rows[place] for place in going]
+        decoding.step([written[row][-1] for row in rows])
+
+
+def _draw(logits: torch.Tensor, job: GenerateJob, draw: random.Random) -> int:
+    # One uniform number a token, and the inverse of the cumulative distribution in float64: the same token alone and
+    # in any batch, on any device.
+    cumulative = (logits.double().cpu() / job.temperature).softmax(-1).cumsum(-1)
+    token = int((cumulative < draw.random() * float(cumulative[-1])).sum())
+    return min(token, len(cumulative) - 1)
+
+
+class PaddedRunner:
+    """Each prompt in its own row, padded on the left, so that the last column is every prompt's last token.
+
+    Args:
+        model: A causal model in evaluation mode.
+        max_batch_tokens: Most tokens in a batch, padding included; a longer prompt runs alone.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, max_batch_tokens: int) -> None:
+        self._model = model
+        self._max_batch_tokens = max_batch_tokens
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def score(self, jobs: Sequence[ScoreJob]) -> dict[int, Scored]:
+        rows = self._fitting([len(job.ids) for job in jobs])
+        unique = {tuple(jobs[row].ids): None for row in rows}
+        place = {ids: index for index, ids in enumerate(unique)}
+        logits = _PaddedDecoding(self._model, list(unique), self._keeps_logits, with_cache=False).logits
+        batch = [jobs[row] for row in rows]
+        scored = read_logprobs(logits[[place[tuple(job.ids)] for job in batch]], batch, [0] * len(batch))
+        return dict(zip(rows, scored, strict=True))
+
+    def generate(self, jobs: Sequence[GenerateJob], stops: frozenset[int]) -> dict[int, Generated]:
+        rows = self._fitting([len(job.ids) + job.max_tokens for job in jobs])
+        batch = [jobs[row] for row in rows]
+        decoding = _PaddedDecoding(self._model, [job.ids for job in batch], self._keeps_logits, with_cache=True)
+        return dict(zip(rows, decode(decoding, batch, stops), strict=True))
+
+    def _fitting(self, lengths: Sequence[int]) -> list[int]:
+        """The first row and those of the nearest lengths, while the padded batch fits."""
+        order = sorted(range(len(lengths)), key=lambda row: (abs(lengths[row] - lengths[0]), row))
+        taken: list[int] = []
+        longest = 0
+        for row in order:
+            longest = max(longest, lengths[row])
+            if taken and longest * (len(taken) + 1) > self._max_batch_tokens:
+                break
+            taken.append(row)
+        return taken
+
+
+class _PaddedDecoding:
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], keeps_logits: bool, *, with_cache: bool
+    ) -> None:
+        import torch
+
+        width = max(map(len, prompts))
+        padding = [width - len(ids) for ids in prompts]
+        self._model = model
+        self._options = {"use_cache": with_cache, **({"logits_to_keep": 1} if keeps_logits else {})}
+        self._mask = torch.tensor(
+            [[0] * pad + [1] * (width - pad) for pad in padding], device=model.device, dtype=torch.long
+        )
+        tokens = torch.tensor([[0] * pad + list(ids) for pad, ids in zip(padding, prompts, strict=True)])
+        self.cached_tokens = [0] * len(prompts)
+        self._cache = None
+        self._run(tokens.to(model.device), (self._mask.cumsum(-1) - 1).clamp(min=0))
+
+    def _run(self, tokens: torch.Tensor, positions: torch.Tensor) -> None:
+        output = self._model(
+            input_ids=tokens,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            **self._options,
+        )
+        self._cache = output.past_key_values if self._options["use_cache"] else None
+        self.logits = output.logits[:, -1]
+
+    def step(self, tokens: Sequence[int]) -> None:
+        import torch
+
+        column = torch.tensor(tokens, device=self._mask.device)[:, None]
+        self._mask = torch.cat([self._mask, torch.ones_like(column)], dim=1)
+        self._run(column, self._mask.sum(-1, keepdim=True) - 1)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        import torch
+
+        index = torch.tensor(rows, device=self._mask.device)
+        assert self._cache is not None
+        self._cache.batch_select_indices(index)
+        self._mask = self._mask[index]

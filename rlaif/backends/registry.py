@@ -1,0 +1,72 @@
+"""Backend names to backends; each is imported only when it is asked for.
+
+Others register theirs under the entry point group "rlaif.backends": a callable that takes (model, config) and returns a
+`Backend`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from rlaif.backends.base import Backend
+from rlaif.backends.config import BackendConfig
+from rlaif.errors import ConfigError
+
+BackendFactory = Callable[[str, BackendConfig], Backend]
+
+
+def _openai(model: str, config: BackendConfig) -> Backend:
+    from rlaif.backends.openai_api import OpenAIBackend
+
+    return OpenAIBackend(model, base_urls=config.base_url, endpoint=config.endpoint, timeout=config.timeout)
+
+
+def _hf(model: str, config: BackendConfig) -> Backend:
+    from rlaif.backends.hf import HfBackend
+
+    return HfBackend(
+        model,
+        device=config.device,
+        dtype=config.dtype,
+        max_batch_tokens=config.batch_tokens,
+        truncate=config.truncate,
+    )
+
+
+def _builtin(model: str, config: BackendConfig) -> Backend:
+    from rlaif.backends.builtin import BuiltinBackend
+
+    return BuiltinBackend(model, max_batch_tokens=config.batch_tokens, truncate=config.truncate)
+
+
+def _fake(model: str, config: BackendConfig) -> Backend:
+    from rlaif.backends.fake import FakeBackend
+
+    return FakeBackend.named(model)
+
+
+_OWN: dict[str, BackendFactory] = {"openai": _openai, "hf": _hf, "builtin": _builtin, "fake": _fake}
+
+
+def open_backend(spec: str, config: BackendConfig) -> Backend:
+    """The backend that BACKEND:MODEL names.
+
+    Raises:
+        ConfigError: There is no such backend, or the model's name is missing.
+        BackendNotInstalledError: The backend needs an extra.
+    """
+    kind, colon, model = spec.partition(":")
+    others = {entry.name: entry for entry in entry_points(group="rlaif.backends")} if kind not in _OWN else {}
+    known = sorted({*_OWN, *others})
+    if not colon or not model:
+        raise ConfigError(f"judge {spec!r}: expected BACKEND:MODEL with BACKEND one of {', '.join(known)}")
+    if kind in _OWN:
+        return _OWN[kind](model, config)
+    if kind in others:
+        factory: BackendFactory = others[kind].load()
+        return factory(model, config)
+    near = difflib.get_close_matches(kind, known, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ConfigError(f"judge {spec!r}: unknown backend {kind!r}{hint}; known: {', '.join(known)}")

@@ -1,0 +1,204 @@
+"""Comparisons out of anything that holds rows, in two passes: `scan` checks every row, fixes the schema and takes the
+fingerprint of the content; `read_comparisons` streams the comparisons. Neither holds more than a batch of rows."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from rlaif.data.columns import ComparisonReader
+from rlaif.data.files import RowSource, open_source
+from rlaif.data.schema import ColumnType, ColumnTypes, json_text
+from rlaif.errors import InputError
+from rlaif.records import Comparison, Failure
+
+INPUT_STAGE = "input"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How rows are read.
+
+    Attributes:
+        columns: Our column name -> the input's column, or a path into one (`--columns`).
+        seed: For the draw of which of chosen and rejected becomes A.
+        skip_bad_rows: Collect rows that cannot be read as failures and go on, instead of stopping at the first.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    skip_bad_rows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InputSummary:
+    """What the first pass found.
+
+    Attributes:
+        source: What messages call the input.
+        rows: Comparisons that can be read.
+        failures: Rows that cannot, in input order; empty unless they are skipped.
+        content_sha256: Of all rows' content, whatever the file's format, compression or name.
+        is_conversational: Whether any prompt is a message list.
+        has_human_votes, has_human_labels: Whether any row has such a column, filled or not.
+        extras: The input's other columns and their types, in the order first seen.
+        repeated_ids: Ids of more than one row -> how many of them bring the id themselves (0 or 1).
+    """
+
+    source: str
+    rows: int
+    failures: tuple[Failure, ...]
+    content_sha256: str
+    is_conversational: bool
+    has_human_votes: bool
+    has_human_labels: bool
+    extras: Mapping[str, ColumnType]
+    repeated_ids: Mapping[str, int]
+
+
+def scan(source: object, options: ReadOptions | None = None) -> InputSummary:
+    """Read every row once, before anything is asked of a judge.
+
+    Args:
+        source: As in `rlaif.data.files.open_source`.
+        options: How to read it.
+
+    Raises:
+        InputError: A row cannot be read and bad rows are not skipped; or the whole input cannot be read.
+        ConfigError: `options.columns` names a column of ours that there is not.
+    """
+    options = options or ReadOptions()
+    rows = source if isinstance(source, RowSource) else open_source(source)
+    reader = ComparisonReader(rows.name, options.columns, options.seed)
+    types = ColumnTypes()
+    digest = hashlib.sha256()
+    id_hashes = array("q")
+    failures: list[tuple[int, Failure]] = []
+    is_conversational = False
+    count = 0
+    for line, values in rows.read():
+        count += 1
+        try:
+            if isinstance(values, InputError):
+                raise values
+            digest.update(_canonical(line, values, rows.name))
+            comparison, _ = reader.read(line, values)
+            types.update(comparison.extra)
+        except InputError as error:
+            if not options.skip_bad_rows:
+                raise
+            digest.update(error.reason.encode("utf-8", "replace"))
+            row_id = None if isinstance(values, InputError) else reader.id_of(values)
+            failures.append((line, _failure(row_id or f"line {line}", error)))
+            continue
+        id_hashes.append(hash(comparison.id))
+        is_conversational |= comparison.is_conversational
+    if count == 0:
+        raise InputError("holds no rows, expected one comparison a row", path=rows.name)
+    repeated: Mapping[str, int] = {}
+    if len(set(id_hashes)) < len(id_hashes):
+        repeated, duplicates = _repeated_ids(rows, options, id_hashes)
+        failures = sorted(failures + duplicates, key=lambda numbered: numbered[0])
+    return InputSummary(
+        source=rows.name,
+        rows=count - len(failures),
+        failures=tuple(failure for _, failure in failures),
+        content_sha256=digest.hexdigest(),
+        is_conversational=is_conversational,
+        has_human_votes=reader.has_votes,
+        has_human_labels=reader.has_labels,
+        extras=types.types,
+        repeated_ids=repeated,
+    )
+
+
+def read_comparisons(
+    source: object,
+    *,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+    skip_bad_rows: bool = False,
+    summary: InputSummary | None = None,
+) -> Iterator[Comparison]:
+    """Stream the comparisons of an input, in its order.
+
+    Args:
+        source: As in `rlaif.data.files.open_source`.
+        columns, seed, skip_bad_rows: As in `ReadOptions`. Skipped rows stand in the summary's failures.
+        summary: What `scan` found with the same options; without it, the input is scanned first.
+
+    Raises:
+        InputError, ConfigError: As `scan`.
+    """
+    options = ReadOptions(columns or {}, seed, skip_bad_rows)
+    rows = source if isinstance(source, RowSource) else open_source(source)
+    repeated = (summary or scan(rows, options)).repeated_ids
+    reader = ComparisonReader(rows.name, options.columns, options.seed, repeated)
+    seen: set[str] = set()
+    for line, values in rows.read():
+        try:
+            if isinstance(values, InputError):
+                raise values
+            comparison, is_made = reader.read(line, values)
+        except InputError:
+            if not skip_bad_rows:
+                raise
+            continue
+        if not is_made and comparison.id in repeated:
+            if comparison.id in seen:
+                continue  # a second row with this id; `scan` has refused it
+            seen.add(comparison.id)
+        yield comparison
+
+
+def _repeated_ids(
+    rows: RowSource, options: ReadOptions, id_hashes: array[int]
+) -> tuple[dict[str, int], list[tuple[int, Failure]]]:
+    """Read the ids again to find which are repeated: eight bytes a row suffice to know that some are.
+
+    Returns:
+        `InputSummary.repeated_ids`, and failures with their lines for rows whose given id another row had first.
+    """
+    counts = Counter(id_hashes)
+    suspects = {each for each, count in counts.items() if count > 1}
+    del counts
+    reader = ComparisonReader(rows.name, options.columns, options.seed)
+    lines: dict[str, int] = {}
+    given: dict[str, int] = {}
+    occurrences: Counter[str] = Counter()
+    failures = []
+    for line, values in rows.read():
+        if isinstance(values, InputError):
+            continue
+        try:
+            comparison, is_made = reader.read(line, values)
+        except InputError:
+            continue
+        if hash(comparison.id) not in suspects:
+            continue
+        if not is_made and comparison.id in given:
+            reason = f"{comparison.id!r} is also the id of line {lines[comparison.id]}, expected ids that are unique"
+            error = InputError(reason, path=rows.name, line=line, column=options.columns.get("id", "id"))
+            if not options.skip_bad_rows:
+                raise error
+            failures.append((line, _failure(f"line {line}", error)))
+            continue
+        occurrences[comparison.id] += 1
+        if not is_made:
+            given[comparison.id], lines[comparison.id] = 1, line
+    return {each: given.get(each, 0) for each in occurrences if occurrences[each] > 1 or each in given}, failures
+
+
+def _canonical(line: int, values: Mapping[str, object], name: str) -> bytes:
+    try:
+        return f"{json_text(values)}\n".encode()
+    except UnicodeEncodeError as error:
+        reason = f"holds {error.object[error.start]!r}, half a surrogate pair, expected text that is valid Unicode"
+        raise InputError(reason, path=name, line=line) from None
+
+
+def _failure(row_id: str, error: InputError) -> Failure:
+    return Failure(id=row_id, stage=INPUT_STAGE, error=f"{error.error_name}: {error}", attempts=0)

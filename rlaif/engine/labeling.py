@@ -1,0 +1,390 @@
+"""`rlaif label` without the command line: comparisons in, a run folder out, resumed exactly when it was cut short."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlaif.backends.base import Backend
+from rlaif.backends.registry import open_backend
+from rlaif.data.card import CardFacts, render_card
+from rlaif.data.preferences import PreferenceSchema, PreferenceWriter
+from rlaif.data.files import RowSource
+from rlaif.data.files import open_source as open_rows
+from rlaif.data.sources import InputSummary, ReadOptions, read_comparisons, scan
+from rlaif.data.statistics import LabelStatistics
+from rlaif.engine.asking import Asker, CallCounts
+from rlaif.engine.config import LabelConfig
+from rlaif.engine.journal import Journal
+from rlaif.engine.rows import Judging, RowLabeler
+from rlaif.engine.run_folder import RunFolder, versions
+from rlaif.engine.window import map_in_order
+from rlaif.errors import ConfigError
+from rlaif.judge.constitutions import Constitution, load_constitution
+from rlaif.judge.pairwise import PairwiseJudge
+from rlaif.records import Comparison, Failure, Judgment, Usage
+
+PROGRESS_SECONDS = 0.1
+ROWS_AHEAD = 4096
+"""Rows that may be finished and wait for an earlier one; bounds memory when one call hangs."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. `cost` is None without prices; `seconds` are those of this session."""
+
+    rows_done: int
+    rows_total: int
+    failures: int
+    calls: int
+    replayed: int
+    retries: int
+    usage: Usage
+    cost: float | None
+    concurrency: int
+    seconds: float
+
+
+class Listener(Protocol):
+    """Told what happens; the command line shows it, the Python API stays silent."""
+
+    def on_start(self, rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -> None: ...
+
+    def on_progress(self, progress: Progress) -> None: ...
+
+    def on_message(self, text: str) -> None: ...
+
+
+class SilentListener:
+    """Says nothing."""
+
+    def on_start(self, rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -> None:
+        return None
+
+    def on_progress(self, progress: Progress) -> None:
+        return None
+
+    def on_message(self, text: str) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class LabelOutcome:
+    """What a finished run did. `failures` counts rows without a label; they stand in `failures.jsonl`."""
+
+    folder: Path
+    rows: int
+    failures: int
+    progress: Progress
+    statistics: LabelStatistics
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would ask (`--dry-run`). Tokens are exact for a model in this process, else characters / 4."""
+
+    rows: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+
+
+@dataclass
+class _Run:
+    """The state of one session of one run."""
+
+    config: LabelConfig
+    source: RowSource
+    summary: InputSummary
+    panel: tuple[Judging, ...]
+    folder: RunFolder
+    listener: Listener
+    command: str
+    counts: CallCounts
+    earlier: dict[str, Any] | None
+    statistics: LabelStatistics = field(default_factory=LabelStatistics)
+    failures: list[Failure] = field(default_factory=list)
+    rows: int = 0
+    started: float = field(default_factory=time.monotonic)
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def rows_total(self) -> int:
+        return min(self.summary.rows, self.config.limit or self.summary.rows)
+
+    def progress(self) -> Progress:
+        return Progress(
+            rows_done=self.rows + len(self.failures),
+            rows_total=self.rows_total,
+            failures=len(self.failures),
+            calls=self.counts.calls,
+            replayed=self.counts.replayed,
+            retries=self.counts.retries,
+            usage=self.counts.usage,
+            cost=self.counts.cost(self.config.calls.prices),
+            concurrency=sum(judging.asker.limiter.limit for judging in self.panel),
+            seconds=time.monotonic() - self.started,
+        )
+
+
+def label_file(
+    config: LabelConfig,
+    listener: Listener | None = None,
+    *,
+    source: RowSource | None = None,
+    backends: tuple[Backend, ...] | None = None,
+    command: str = "",
+) -> LabelOutcome:
+    """Label every comparison of `config.input` into the run folder `config.out`; blocks until done.
+
+    Args:
+        config: What to label, with which judge.
+        listener: Told how far it is.
+        source: Rows to read instead of `config.input`.
+        backends: Judges to ask instead of those named in the config; closed by the caller.
+        command: How a person would repeat this, for `run.json` and the card.
+
+    Raises:
+        RlaifError: One of the tree; what was answered until then is kept, and the same call resumes.
+    """
+    return asyncio.run(run_label(config, listener, source=source, backends=backends, command=command))
+
+
+async def run_label(
+    config: LabelConfig,
+    listener: Listener | None = None,
+    *,
+    source: RowSource | None = None,
+    backends: tuple[Backend, ...] | None = None,
+    command: str = "",
+) -> LabelOutcome:
+    """`label_file` for a running event loop."""
+    listener = listener or SilentListener()
+    source = source or open_rows(config.input)
+    summary = scan(source, read_options(config))
+    constitution = load_constitution(config.judging.constitution) if config.judging.constitution else None
+    opened = backends if backends is not None else open_panel(config)
+    try:
+        judges = [judge_for(config, constitution, backend) for backend in opened]
+        folder = RunFolder(Path(config.out), "label")
+        earlier = folder.open(decisive_settings(config, summary, constitution, opened, judges))
+        with closing(Journal(folder.journal)) as journal:
+            counts = CallCounts()
+            panel = tuple(
+                Judging(judge, Asker(backend, journal, config.calls, counts))
+                for judge, backend in zip(judges, opened, strict=True)
+            )
+            run = _Run(config, source, summary, panel, folder, listener, command, counts, earlier)
+            listener.on_start(run.rows_total, tuple(judging.name for judging in panel), journal.replies_at_start)
+            return await _label_rows(run, journal)
+    finally:
+        if backends is None:
+            for backend in opened:
+                await backend.aclose()
+
+
+async def _label_rows(run: _Run, journal: Journal) -> LabelOutcome:
+    """Every row through the panel, in a sliding window; rows are written in order as they come."""
+    labeler = RowLabeler(run.panel)
+    schema = PreferenceSchema.for_run(
+        run.summary,
+        has_rationales=run.config.judging.cot,
+        has_principles=any(_has_several_principles(judging.judge) for judging in run.panel),
+        has_judges=len(run.panel) > 1,
+        samples_principle=run.config.judging.constitution is not None and run.config.judging.principles == "sample",
+    )
+    run.failures.extend(run.summary.failures)
+    _write_run_json(run, "running")
+    next_report = 0.0
+
+    async def work(comparison: Comparison) -> tuple[Comparison, Judgment | Failure]:
+        return comparison, await labeler.label(comparison)
+
+    with PreferenceWriter(run.folder.path, schema) as writer:
+
+        def emit(labeled: tuple[Comparison, Judgment | Failure]) -> None:
+            nonlocal next_report
+            comparison, outcome = labeled
+            if isinstance(outcome, Failure):
+                run.failures.append(outcome)
+                journal.put_failure(outcome)
+            else:
+                run.rows += 1
+                run.statistics.add(comparison, outcome)
+                writer.write(comparison, outcome)
+            now = time.monotonic()
+            if now >= next_report:
+                next_report = now + PROGRESS_SECONDS
+                run.listener.on_progress(run.progress())
+
+        width = sum(judging.asker.limiter.limit for judging in run.panel)
+        try:
+            await map_in_order(
+                comparisons_of(run.config, run.source, run.summary), work, emit, width=width, ahead=width + ROWS_AHEAD
+            )
+        except BaseException:
+            _write_run_json(run, "interrupted")
+            run.folder.write_failures(run.failures)
+            raise
+    run.folder.write_failures(run.failures)
+    run.folder.write_card(render_card(_card_facts(run)))
+    _write_run_json(run, "finished")
+    progress = run.progress()
+    run.listener.on_progress(progress)
+    return LabelOutcome(run.folder.path, run.rows, len(run.failures), progress, run.statistics)
+
+
+def read_options(config: LabelConfig) -> ReadOptions:
+    """How a config wants its input read."""
+    return ReadOptions(config.source.renames, config.seed, config.source.skip_bad_rows)
+
+
+def comparisons_of(config: LabelConfig, source: RowSource, summary: InputSummary) -> Iterator[Comparison]:
+    """The comparisons of an input that was scanned, up to `--limit`."""
+    comparisons = read_comparisons(
+        source,
+        columns=config.source.renames,
+        seed=config.seed,
+        skip_bad_rows=config.source.skip_bad_rows,
+        summary=summary,
+    )
+    return itertools.islice(comparisons, config.limit)
+
+
+def open_panel(config: LabelConfig) -> tuple[Backend, ...]:
+    """The judges that a config names.
+
+    Raises:
+        ConfigError: A judge is named twice, or there is no such judge.
+    """
+    specs = config.backend.judge
+    if twice := sorted({spec for spec in specs if specs.count(spec) > 1}):
+        raise ConfigError(f"judge: {', '.join(twice)} is named twice; a panel needs different judges")
+    return tuple(open_backend(spec, config.backend) for spec in specs)
+
+
+def judge_for(config: LabelConfig, constitution: Constitution | None, backend: Backend) -> PairwiseJudge:
+    """What a backend is asked under a config.
+
+    Raises:
+        PromptError, ConstitutionError: A template, exemplar or principle does not exist.
+        ConfigError: The backend cannot do what the config asks for.
+    """
+    if config.judging.scoring == "logprobs" and not backend.capabilities.has_logprobs:
+        raise ConfigError(f"judge {backend.name} has no log-probabilities; use --scoring sample --samples 8")
+    return PairwiseJudge(
+        config.judging,
+        constitution,
+        seed=config.seed,
+        verdict_in_reply=backend.capabilities.has_token_alternatives,
+    )
+
+
+def decisive_settings(
+    config: LabelConfig,
+    summary: InputSummary,
+    constitution: Constitution | None,
+    backends: tuple[Backend, ...],
+    judges: list[PairwiseJudge],
+) -> dict[str, Any]:
+    """Everything that can change a value in `data/`, by flag; a run is resumed only where all of it is equal."""
+    return {
+        "input": summary.content_sha256,
+        "judge": [dict(backend.identity) for backend in backends],
+        **dataclasses.asdict(config.judging),
+        "task": judges[0].template.fingerprint,
+        "constitution": constitution.fingerprint if constitution else None,
+        "columns": dict(sorted(config.source.renames.items())),
+        "skip_bad_rows": config.source.skip_bad_rows,
+        "truncate": config.backend.truncate,
+        "seed": config.seed,
+    }
+
+
+async def estimate(config: LabelConfig, on_row: Callable[[int], None] = lambda _: None) -> Estimate:
+    """Count what `run_label` would ask, and ask nothing.
+
+    Raises:
+        RlaifError: As `run_label`, before its first call.
+    """
+    source = open_rows(config.input)
+    summary = scan(source, read_options(config))
+    constitution = load_constitution(config.judging.constitution) if config.judging.constitution else None
+    backends = open_panel(config)
+    calls = prompt_tokens = completion_tokens = rows = 0
+    for backend in backends:
+        judge = judge_for(config, constitution, backend)
+        async with aclosing(backend):
+            for rows, comparison in enumerate(comparisons_of(config, source, summary), 1):
+                for call in judge.plan(comparison):
+                    request = next(judge.ask(comparison, call))
+                    calls += 1
+                    prompt_tokens += backend.count_tokens(request.messages)
+                    completion_tokens += getattr(request, "max_tokens", 1)
+                on_row(rows)
+    prices = config.calls.prices
+    cost = (prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6 if prices else None
+    return Estimate(rows + len(summary.failures), calls, prompt_tokens, completion_tokens, cost)
+
+
+def _has_several_principles(judge: PairwiseJudge) -> bool:
+    if judge.constitution is None or judge.config.principles == "sample":
+        return False
+    return judge.config.principles != "all" or len(judge.constitution.principles) > 1
+
+
+def _write_run_json(run: _Run, status: str) -> None:
+    progress = run.progress()
+    earlier_seconds = run.earlier.get("seconds_total", 0.0) if run.earlier else 0.0
+    run.folder.write(
+        {
+            "command": "label",
+            "status": status,
+            "config": dataclasses.asdict(run.config),
+            "decisive": decisive_settings(
+                run.config,
+                run.summary,
+                run.panel[0].judge.constitution,
+                tuple(judging.asker.backend for judging in run.panel),
+                [judging.judge for judging in run.panel],
+            ),
+            "judges": [
+                {
+                    "name": judging.name,
+                    "identity": dict(judging.asker.backend.identity),
+                    "verdict_in_reply": judging.asker.backend.capabilities.has_token_alternatives,
+                    "is_demonstration": judging.name.startswith("builtin:"),
+                }
+                for judging in run.panel
+            ],
+            "counts": {
+                "input": run.summary.rows + len(run.summary.failures),
+                "rows": run.rows,
+                "failures": len(run.failures),
+                **run.statistics.as_dict(),
+            },
+            "calls": {"asked": progress.calls, "replayed": progress.replayed, "retries": progress.retries},
+            "tokens": progress.usage._asdict(),
+            "cost_usd": progress.cost,
+            "seconds": round(progress.seconds, 3),
+            "seconds_total": round(earlier_seconds + progress.seconds, 3),
+            "started_at": run.started_at,
+            "repeat": run.command,
+            "versions": versions(),
+        }
+    )
+
+
+def _card_facts(run: _Run) -> CardFacts:
+    constitution = run.panel[0].judge.constitution
+    progress = run.progress()
+    raise NotImplementedError

@@ -1,0 +1,128 @@
+"""One comparison through one or more judges: all the calls its label needs, and what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlaif.engine.asking import Asker
+from rlaif.errors import (
+    BackendError,
+    BackendNotInstalledError,
+    BackendUnusableError,
+    BudgetExceededError,
+    LogprobsUnavailableError,
+    RequestRefusedError,
+    RlaifError,
+    RunFolderError,
+)
+from rlaif.judge.pairwise import Call, PairwiseJudge, Reading, combine_panel
+from rlaif.records import Comparison, Failure, Judgment
+
+STOPPING_ERRORS = (BackendUnusableError, BackendNotInstalledError, BudgetExceededError, RunFolderError)
+"""Errors that concern every row: the run stops, and can be resumed."""
+
+REFUSED_ROWS_THAT_STOP = 3
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A judge: what it asks, and who answers."""
+
+    judge: PairwiseJudge
+    asker: Asker
+
+    @property
+    def name(self) -> str:
+        return self.asker.backend.name
+
+
+class RowLabeler:
+    """Labels comparisons, one coroutine each; an error of one row is that row's failure, and no other's.
+
+    Args:
+        panel: The judges; each is asked about every row.
+    """
+
+    def __init__(self, panel: Sequence[Judging]) -> None:
+        self._panel = panel
+        self._labeled = 0
+        self._refused = 0
+
+    async def label(self, comparison: Comparison) -> Judgment | Failure:
+        """The judgment, or why there is none.
+
+        Raises:
+            BackendUnusableError: No row can succeed: said by the server, or shown by the first rows.
+            BudgetExceededError, RunFolderError: The run has to stop.
+        """
+        try:
+            judgment = await self.judge(comparison)
+        except STOPPING_ERRORS:
+            raise
+        except RlaifError as error:
+            self._stop_if_hopeless(error)
+            attempts = error.attempts if isinstance(error, BackendError) else 1
+            return Failure(comparison.id, error.stage or "judge", f"{error.error_name}: {error}", attempts)
+        self._labeled += 1
+        return judgment
+
+    async def judge(self, comparison: Comparison) -> Judgment:
+        """The judgment. One order that fails fails the row; its siblings are awaited first, and their replies kept.
+
+        Raises:
+            RlaifError: Of the first call that failed, with its `stage`.
+        """
+        calls = [(judging, call) for judging in self._panel for call in judging.judge.plan(comparison)]
+        results = await asyncio.gather(
+            *(self._read(judging, comparison, call) for judging, call in calls), return_exceptions=True
+        )
+        readings: dict[str, dict[Call, Reading]] = {judging.name: {} for judging in self._panel}
+        for (judging, call), result in zip(calls, results, strict=True):
+            if isinstance(result, BaseException):
+                if isinstance(result, RlaifError):
+                    result.stage = self._stage_of(judging, call)
+                raise result
+            readings[judging.name][call] = result
+        return combine_panel(
+            [(judging.name, judging.judge.combine(comparison, readings[judging.name])) for judging in self._panel]
+        )
+
+    async def _read(self, judging: Judging, comparison: Comparison, call: Call) -> Reading:
+        stage = self._stage_of(judging, call)
+        conversation = judging.judge.ask(comparison, call)
+        request = next(conversation)
+        step = 1
+        while True:
+            reply = await judging.asker.ask(request, comparison.id, stage if step == 1 else f"{stage}, step {step}")
+            try:
+                request = conversation.send(reply)
+            except StopIteration as finished:
+                reading: Reading = finished.value
+                return reading
+            step += 1
+
+    def _stop_if_hopeless(self, error: RlaifError) -> None:
+        """While no row has succeeded: stop on a server without log-probabilities, and on the third refused row."""
+        if self._labeled:
+            return
+        if isinstance(error, LogprobsUnavailableError):
+            raise BackendUnusableError(str(error)) from error
+        if isinstance(error, RequestRefusedError):
+            self._refused += 1
+            if self._refused >= REFUSED_ROWS_THAT_STOP:
+                raise BackendUnusableError(f"the first {self._refused} rows were refused: {error}") from error
+
+    def _stage_of(self, judging: Judging, call: Call) -> str:
+        return stage_of(judging.judge, call, judging.name if len(self._panel) > 1 else None)
+
+
+def stage_of(judge: PairwiseJudge, call: Call, judge_name: str | None) -> str:
+    """Where in a row's judging a call stands, such as "ab" or "openai:gpt-4.1-mini: ba, concise, sample 2"."""
+    parts = [call.order.value]
+    if call.principle is not None:
+        parts.append(call.principle.id)
+    if judge.config.samples > 1:
+        parts.append(f"sample {call.sample + 1}")
+    return (f"{judge_name}: " if judge_name else "") + ", ".join(parts)

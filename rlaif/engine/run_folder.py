@@ -1,0 +1,132 @@
+"""The folder a command writes: `run.json`, who may resume it, and `failures.jsonl`. CONTRACT: one folder, one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rlaif.errors import RunFolderError
+from rlaif.records import Failure
+
+REPORTED_PACKAGES = ("rlaif", "torch", "transformers", "vllm", "openai", "aiohttp", "jinja2", "pyarrow")
+
+
+class RunFolder:
+    """A run's folder.
+
+    Args:
+        path: Made when missing.
+        command: The command that owns it, such as "label".
+    """
+
+    def __init__(self, path: Path, command: str) -> None:
+        self.path = path
+        self.command = command
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal"
+
+    def open(self, decisive: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Make the folder, or check that what stands there is the same run.
+
+        Args:
+            decisive: Everything that can change a value in `data/`, by the flag's name, as JSON values.
+
+        Returns:
+            The `run.json` of the run to resume; None for a new one.
+
+        Raises:
+            RunFolderError: The folder holds something else, another command's run, or a run with other settings.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            occupied = any(self.path.iterdir())
+        except OSError as error:
+            raise RunFolderError(f"{self.path}: cannot be used as an output folder ({error.strerror})") from error
+        if not os.access(self.path, os.W_OK):
+            raise RunFolderError(f"{self.path}: cannot be used as an output folder (no permission to write)")
+        if not occupied:
+            return None
+        known = self.read()
+        if known is None:
+            raise RunFolderError(f"{self.path}: is not empty and holds no run.json; choose another folder with -o")
+        if known.get("command") != self.command:
+            raise RunFolderError(
+                f"{self.path}: holds a run of `rlaif {known.get('command')}`; choose another folder with -o"
+            )
+        before: dict[str, Any] = known.get("decisive", {})
+        changed = [
+            f"{name} (was {_shown(before.get(name))}, now {_shown(decisive.get(name))})"
+            for name in sorted({*before, *decisive})
+            if before.get(name) != decisive.get(name)
+        ]
+        if changed:
+            raise RunFolderError(
+                f"{self.path}: holds a run with other settings: {', '.join(changed)}; "
+                "use those again to resume it, or choose another folder with -o"
+            )
+        return known
+
+    def read(self) -> dict[str, Any] | None:
+        """`run.json`, or None when there is none.
+
+        Raises:
+            RunFolderError: It is no JSON object.
+        """
+        path = self.path / "run.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{path}: cannot be read ({error}); was it written by rlaif?") from error
+        if not isinstance(content, dict):
+            raise RunFolderError(f"{path}: expected a JSON object; was it written by rlaif?")
+        return content
+
+    def write(self, content: Mapping[str, Any]) -> None:
+        """Replace `run.json` in one step."""
+        self._replace("run.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def write_failures(self, failures: Iterable[Failure]) -> None:
+        """Replace `failures.jsonl`: `id`, `stage`, `error`, `attempts` a line; an empty file when nothing failed."""
+        lines = [
+            json.dumps({"id": one.id, "stage": one.stage, "error": one.error, "attempts": one.attempts})
+            for one in failures
+        ]
+        self._replace("failures.jsonl", "".join(f"{line}\n" for line in lines))
+
+    def write_card(self, text: str) -> None:
+        """Replace the dataset card."""
+        self._replace("README.md", text)
+
+    def _replace(self, name: str, text: str) -> None:
+        temporary = self.path / f".{name}.new"
+        try:
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+            os.replace(temporary, self.path / name)
+        except OSError as error:
+            raise RunFolderError(f"{self.path / name}: cannot be written ({error.strerror})") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of what can change a result, without importing it."""
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for package in REPORTED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False) if value is not None else "nothing"
+    return text if len(text) <= 60 else f"{text[:28]}…{text[-28:]}"

@@ -1,0 +1,77 @@
+"""What a judge is asked, and how its answer is read: the settings that decide a label's value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+Task = str
+PreambleStyle = Literal["base", "detailed"]
+Orders = Literal["both", "ab", "ba", "random"]
+Debias = Literal["mean-prob", "mean-logit"]
+Scoring = Literal["logprobs", "sample"]
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Every field changes what is asked or what the answer means; together with the input they decide the labels."""
+
+    task: Task = "helpfulness"
+    """Prompt template: summarization, helpfulness, harmlessness, instruction-following, or the path of your own .jinja."""
+
+    preamble: PreambleStyle = "base"
+    """Length of the instructions: one or two sentences, or a rater's guideline."""
+
+    shots: Annotated[int, "at least 0"] = 0
+    """Worked examples put before the comparison, from the exemplars beside the template."""
+
+    cot: bool = False
+    """Ask for reasons first (greedy, unless --samples is above 1) and read the verdict after them."""
+
+    constitution: str | None = None
+    """Principles to judge by: the name of a shipped constitution, or a file."""
+
+    principles: str = "all"
+    """all (each principle is asked, each answer kept), sample (one a row, drawn from the seed), or ids joined by commas."""
+
+    orders: Orders = "both"
+    """Which response is shown first: both orders (averaged), A first, B first, or one drawn per row."""
+
+    debias: Debias = "mean-prob"
+    """How the two orders are averaged: probabilities (as published) or logits (removes an additive slot bias exactly)."""
+
+    scoring: Scoring = "logprobs"
+    """Read the label from log-probabilities, or from the share of sampled verdicts (servers without log-probabilities)."""
+
+    samples: Annotated[int, "at least 1"] = 1
+    """Samples a label: rationales with --cot (self-consistency), verdicts with --scoring sample."""
+
+    temperature: Annotated[float, "at least 0"] = 1.0
+    """Sampling temperature; used only where something is sampled."""
+
+    max_tokens: Annotated[int, "at least 1"] = 512
+    """Most tokens of a rationale."""
+
+    min_label_mass: Annotated[float, "0 to 1"] = 0.01
+    """Least share of the next-token probability that must fall on the two labels; a row below it fails."""
+
+    def __post_init__(self) -> None:
+        faults = [
+            *(["shots: must be at least 0"] if self.shots < 0 else []),
+            *(["samples: must be at least 1"] if self.samples < 1 else []),
+            *(["temperature: must be at least 0"] if self.temperature < 0 else []),
+            *(["max_tokens: must be at least 1"] if self.max_tokens < 1 else []),
+            *(["min_label_mass: must lie in 0 to 1"] if not 0 <= self.min_label_mass <= 1 else []),
+            *(
+                ["samples: more than one needs something to sample: add --cot or --scoring sample"]
+                if self.samples > 1 and not self.cot and self.scoring == "logprobs"
+                else []
+            ),
+            *(
+                ["temperature: 0 draws the same sample each time; more than one sample needs it above 0"]
+                if self.samples > 1 and self.temperature == 0
+                else []
+            ),
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))

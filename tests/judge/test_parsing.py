@@ -1,0 +1,62 @@
+"""Generated text to a verdict: what is read, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlaif.errors import UnreadableVerdictError
+from rlaif.judge.parsing import find_verdict, token_at
+from rlaif.records import GeneratedToken, Slot
+
+
+@pytest.mark.parametrize(
+    ("text", "slot"),
+    [
+        ("1", Slot.FIRST),
+        (" 2.\n", Slot.SECOND),
+        ("**1**", Slot.FIRST),
+        ("Response 2", Slot.SECOND),
+        ("Both answer. Preferred response: 1", Slot.FIRST),
+        ("Preferred response (1 or 2): 2", Slot.SECOND),
+        ("**Preferred response:** 2", Slot.SECOND),
+        ("preferred response is: [[1]]", Slot.FIRST),
+        ("Preferred response: Response 2.", Slot.SECOND),
+        ("Preferred response: 1\n\nPreferred response: 1", Slot.FIRST),
+        ("It has 2 faults and 1 virtue.\nPreferred response: 1", Slot.FIRST),
+    ],
+)
+def test_a_stated_verdict_is_read(text: str, slot: Slot) -> None:
+    found = find_verdict(text)
+    assert found.slot is slot
+    assert text[found.start] == slot.value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "3",
+        "12",
+        "I cannot decide between these responses.",
+        "1 or 2",
+        "Preferred response: 1 ... on reflection, Preferred response: 2",
+        "Preferred response: 10",
+        "Preferred response: 1.5",
+        "Preferred response: both",
+    ],
+)
+def test_anything_else_is_an_error_and_not_a_guess(text: str) -> None:
+    with pytest.raises(UnreadableVerdictError):
+        find_verdict(text)
+
+
+def test_the_token_of_the_verdict_is_found_by_its_place() -> None:
+    tokens = tuple(GeneratedToken(text, ()) for text in ["Pre", "ferred response", ":", " 1", "\n"])
+    start = find_verdict("".join(token.token for token in tokens)).start
+    token = token_at(tokens, start)
+    assert token is not None
+    assert token.token == " 1"
+
+
+def test_a_place_beyond_the_tokens_has_none() -> None:
+    assert token_at((GeneratedToken("1", ()),), 5) is None
