@@ -1,8 +1,8 @@
 """Layering of typed configurations: defaults < YAML file < flags. Each Config lives beside what it configures.
 
 An option (`rlaif.options`) is a flag by its name with dashes, and a YAML key by its name with dashes or underscores,
-flat or inside a mapping named as its section. What concerns several options, a dataclass refuses in `__post_init__` with
-a `ValueError`: "NAME: what is wrong", several of them joined by "; ". Secrets never stand in a configuration.
+flat or inside a mapping named as its section. What concerns several options, a dataclass refuses in `__post_init__`
+with a `ValueError`: "NAME: what is wrong", several of them joined by "; ". Secrets never stand in a configuration.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def resolve(
     """
     layers = [] if yaml_path is None else [_Layer(yaml_path, _read_yaml(yaml_path), str, "key")]
     layers.append(_Layer(source, dict(flags or {}), spell, word))
-    known = {option.name: option for option in options(config_class)}  # type: ignore[arg-type]  # a class: hashable
+    known = {option.name: option for option in options(config_class)}
     faults: list[_Fault] = []
     values: dict[str, Any] = {}
     faulty: set[str] = set()
@@ -74,7 +74,7 @@ def resolve(
     for option in known.values():
         if option.is_required and option.name not in values and option.name not in faulty:
             faulty.add(option.name)
-            faults.append(_Fault(source, f"{spell(option.name)}: missing, expected {expected(option.annotation)}"))
+            faults.append(_Fault(source, f"{spell(option.name)} is missing"))
     config = _build(config_class, values, faulty, lambda text: _attributed(text, layers, known), faults)
     if faults or config is None:
         raise ConfigError(_sentence(faults))

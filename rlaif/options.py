@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 import itertools
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +28,6 @@ class Option:
         annotation: Its type, with bounds.
         default: What it is when nobody says; `dataclasses.MISSING` when somebody has to.
         description: The string under the field, on one line; "" when there is none.
-        metavar: What stands for its value in the help (`field(metadata={"metavar": "S"})`); None when nothing was said.
     """
 
     name: str
@@ -38,14 +36,12 @@ class Option:
     annotation: Any
     default: Any
     description: str
-    metavar: str | None = None
 
     @property
     def is_required(self) -> bool:
         return self.default is dataclasses.MISSING
 
 
-@functools.cache
 def options(config_class: type[Any]) -> tuple[Option, ...]:
     """The options of a configuration in the order of their declaration, nested ones in the place of their section.
 
@@ -76,7 +72,8 @@ def expected(annotation: Any) -> str:
         return _or_list(choices)
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
     if bare in words:
-        return f"{words[bare]} {'from ' if bound[:1].isdigit() else ''}{bound}".rstrip()
+        preposition = "" if bound.startswith("above") else "from " if bound[:1].isdigit() else "of "
+        return f"{words[bare]} {preposition}{bound}" if bound else words[bare]
     arguments = [argument for argument in get_args(bare) if argument is not Ellipsis]
     if is_mapping(bare):
         return "name=value pairs"
@@ -146,7 +143,6 @@ def _walk(config_class: type[Any], section: tuple[str, ...]) -> Iterable[Option]
             annotation=annotation,
             default=default,
             description=descriptions.get(field.name, ""),
-            metavar=field.metadata.get("metavar"),
         )
 
 

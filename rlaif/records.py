@@ -138,7 +138,7 @@ class Usage(NamedTuple):
     completion_tokens: int = 0
     cached_tokens: int = 0
 
-    def __add__(self, other: object) -> Usage:  # type: ignore[override]  # a sum of usages, not a longer tuple
+    def __add__(self, other: object) -> Usage:
         if not isinstance(other, Usage):
             return NotImplemented
         return Usage(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))

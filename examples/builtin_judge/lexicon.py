@@ -1,12 +1,13 @@
 """Word lists of the grammar, split into a train and a test half that share no entry.
 
 Every entry (a topic, a sentence frame, a courtesy, a way to word a principle ...) belongs to one split for good, by a hash
-of its own text: test comparisons are made of entries that no training text contains.
+of its text: test comparisons are made of entries that no training text contains.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Mapping
 from functools import cache
@@ -25,10 +26,18 @@ SHARED_SECTIONS = {"syllables"}
 """Sections with the same entries in both splits: too small a vocabulary to mean anything alone."""
 
 
-def split_of(entry: str) -> Split:
-    """The split an entry belongs to; the same on every machine and in every process."""
-    digest = hashlib.sha256(f"builtin-judge:{entry.lower()}".encode()).digest()
-    return "test" if digest[0] % TEST_SHARE == 0 else "train"
+def held_out_entries(section: str, entries: tuple[str, ...]) -> frozenset[str]:
+    """The entries of a section that are kept for tests: the first by hash, at least one where there are two.
+
+    The same on every machine and in every process.
+    """
+
+    def digest(entry: str) -> bytes:
+        return hashlib.sha256(f"builtin-judge:{entry.lower()}".encode()).digest()
+
+    if section in SHARED_SECTIONS or len(entries) < 2:
+        return frozenset()
+    return frozenset(sorted(entries, key=digest)[: math.ceil(len(entries) / TEST_SHARE)])
 
 
 @cache
@@ -54,10 +63,11 @@ class Lexicon:
 
     def __init__(self, split: Split) -> None:
         self.split = split
-        self._sections = {
-            name: entries if name in SHARED_SECTIONS else tuple(e for e in entries if split_of(e) == split)
-            for name, entries in read_sections().items()
-        }
+        self._sections: dict[str, tuple[str, ...]] = {}
+        for name, entries in read_sections().items():
+            held_out = held_out_entries(name, entries)
+            is_shared = name in SHARED_SECTIONS
+            self._sections[name] = tuple(e for e in entries if is_shared or (e in held_out) == (split == "test"))
 
     def __getitem__(self, section: str) -> tuple[str, ...]:
         return self._sections[section]

@@ -6,10 +6,17 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
-from .lexicon import Lexicon
+import yaml
+
+from .lexicon import Lexicon, read_sections
 from .writing import Response
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +177,48 @@ def wordings(words: Lexicon, kind: str) -> list[tuple[str, str]]:
     return [(form, text) for form in ("is", "does", "full") for text in words.get(f"{kind}.{form}")]
 
 
+SHIPPED_KINDS = {
+    "rude": "rude",
+    "blunt": "rude",
+    "shorter": "concise",
+    "brief": "concise",
+    "confident": "confident",
+    "no-hedging": "confident",
+    "longer": "detailed",
+    "thorough": "detailed",
+    "helpful": "helpful",
+    "on-topic": "ontopic",
+    "refuses-harm": "harmless",
+    "polite": "polite",
+    "no-insults": "polite",
+    "admits-uncertainty": "uncertain",
+    "no-overclaiming": "uncertain",
+    "answers-the-question": "ontopic",
+}
+"""Principle id of a shipped constitution -> the kind it asks for."""
+
+
+@cache
+def shipped_wordings() -> Mapping[str, tuple[str, ...]]:
+    """Kind -> the texts of the shipped constitutions that ask for it; they belong to the train split."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((REPOSITORY / "constitutions").glob("*.yaml")):
+        for principle in yaml.safe_load(path.read_text(encoding="utf-8"))["principles"]:
+            if principle["id"] in SHIPPED_KINDS:
+                found.setdefault(SHIPPED_KINDS[principle["id"]], []).append(principle["text"])
+    return {kind: tuple(dict.fromkeys(texts)) for kind, texts in found.items()}
+
+
 def word_principle(rng: random.Random, words: Lexicon, kinds: Sequence[str]) -> str:
     """A question that asks for one or two kinds."""
     if len(kinds) == 1:
+        if words.split == "train" and rng.random() < 0.2 and kinds[0] in shipped_wordings():
+            return rng.choice(shipped_wordings()[kinds[0]])
         full = words.get(f"{kinds[0]}.full")
         if full and rng.random() < (0.45 if kinds[0] == "helpful" else 0.15):
             return capitalize(rng, rng.choice(full))
+        if rng.random() < 0.25:
+            return _two_part_question(rng, words, kinds[0])
     form = rng.choice([f for f in ("is", "does") if all(words.get(f"{kind}.{f}") for kind in kinds)])
     phrases: list[str] = []
     for kind in kinds:
@@ -191,6 +234,15 @@ def word_principle(rng: random.Random, words: Lexicon, kinds: Sequence[str]) -> 
     return capitalize(rng, words.draw(rng, f"frames.{form}").replace("{p}", phrase))
 
 
+def _two_part_question(rng: random.Random, words: Lexicon, kind: str) -> str:
+    """ "Which response is ...? Choose the one that ...": the shape most constitutions use."""
+    parts = []
+    for start in ("which response", "choose the one that"):
+        form = rng.choice([f for f in ("is", "does") if words.get(f"{kind}.{f}")])
+        parts.append(f"{start} {'is ' if form == 'is' else ''}{words.draw(rng, f'{kind}.{form}')}")
+    return capitalize(rng, f"{parts[0]}? {parts[1].capitalize()}.")
+
+
 def word_rating(rng: random.Random, words: Lexicon, kind: str) -> str:
     """A question that asks how far one response is what the kind asks for."""
     if kind == "helpful" and rng.random() < 0.7 or kind not in rateable():
@@ -200,10 +252,9 @@ def word_rating(rng: random.Random, words: Lexicon, kind: str) -> str:
     return capitalize(rng, words.draw(rng, "rating.is").replace("{p}", rng.choice(rateable()[kind])))
 
 
+@cache
 def rateable() -> Mapping[str, tuple[str, ...]]:
     """Kind -> adjectives for a rating question (shared by both splits: they are too few to divide)."""
-    from .lexicon import read_sections
-
     entries = (line.split(":") for line in read_sections()["rating.positive"])
     return {kind: tuple(word.strip() for word in adjectives.split(",")) for kind, adjectives in entries}
 

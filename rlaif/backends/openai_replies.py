@@ -44,6 +44,11 @@ _TOO_LONG = re.compile(
     r"|input (?:is )?too long|inputs? tokens? .{0,40}must be|exceeds? the maximum allowed length",
     re.IGNORECASE,
 )
+_LOGPROBS_REFUSED = re.compile(
+    r"log_?probs\b.{0,60}\b(?:not|un\w+|disabled|isn't|aren't|doesn't|invalid|unknown|cannot)\b"
+    r"|\b(?:not|un\w+|disabled|invalid|unknown|cannot|doesn't)\b.{0,60}log_?probs",
+    re.IGNORECASE,
+)
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 _TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _NUMBERS = (float, int)  # compared by `type(x) in`: True is no number here
@@ -226,7 +231,7 @@ def missing_logprobs(where: str, model: str) -> str:
 # --- refusals and faults ----------------------------------------------------------------------------------------------
 
 
-def error_of_status(status: int, body: bytes, headers: Mapping[str, str], where: str) -> BackendError:
+def error_of_status(status: int, body: bytes, headers: Mapping[str, str], where: str, now: float = 0.0) -> BackendError:
     """The error that a reply other than 200 stands for.
 
     Args:
@@ -234,10 +239,11 @@ def error_of_status(status: int, body: bytes, headers: Mapping[str, str], where:
         body: As received.
         headers: Looked up by lower-case name (a case-insensitive mapping, or lower-case keys).
         where: The server's address, for the message.
+        now: Unix time in seconds, for a Retry-After date from a server that does not say its own time.
     """
     words, code = server_words(body)
     message = f"{where} answered {status}: {words or 'nothing more'}"
-    retry_after = retry_after_seconds(headers)
+    retry_after = retry_after_seconds(headers, now)
     if status == 429:
         if code == "insufficient_quota":
             return BackendUnusableError(message)
@@ -252,7 +258,9 @@ def error_of_status(status: int, body: bytes, headers: Mapping[str, str], where:
         return BackendUnusableError(f"{message} (is this the address up to and with /v1, and the model's exact name?)")
     if status < 400:
         target = _clean(headers.get("location", ""))[:_WORDS]
-        return BackendUnusableError(f"{message} (it points to {target or 'nowhere'}; give --base-url the final address)")
+        return BackendUnusableError(
+            f"{message} (it points to {target or 'nowhere'}; give --base-url the final address)"
+        )
     if code == "context_length_exceeded" or _TOO_LONG.search(words):
         return PromptTooLongError(message)
     return RequestRefusedError(message)
@@ -275,7 +283,7 @@ def server_words(body: bytes) -> tuple[str, str]:
     return _clean(words)[:_WORDS], code if isinstance(code, str) else ""
 
 
-def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+def retry_after_seconds(headers: Mapping[str, str], now: float = 0.0) -> float | None:
     """Seconds that a server asks to wait, from `retry-after-ms` or `Retry-After` (seconds or a date); None if it does not.
 
     >>> retry_after_seconds({"retry-after": "2"}), retry_after_seconds({"retry-after-ms": "150"}), retry_after_seconds({})
@@ -288,17 +296,18 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
         try:
             seconds = float(value) / scale
         except ValueError:
-            seconds = _seconds_until(value, headers.get("date"))
+            seconds = _seconds_until(value, headers.get("date"), now)
         if math.isfinite(seconds):
             return max(0.0, seconds)
     return None
 
 
-def _seconds_until(date: str, server_now: str | None) -> float:
-    """Seconds to an HTTP date by the server's own clock, which is the one that wrote it; NaN when it cannot be told."""
+def _seconds_until(date: str, server_now: str | None, now: float) -> float:
+    """Seconds to an HTTP date, by the server's own clock where it says it; NaN when it cannot be read."""
     try:
-        return (parsedate_to_datetime(date) - parsedate_to_datetime(server_now or "")).total_seconds()
-    except (ValueError, TypeError):
+        then = parsedate_to_datetime(date).timestamp()
+        return then - (parsedate_to_datetime(server_now).timestamp() if server_now else now)
+    except (ValueError, TypeError, OverflowError):
         return math.nan
 
 
@@ -317,7 +326,9 @@ def largest_top_logprobs(words: str, asked: int) -> int | None:
     """
     if "logprobs" not in words:
         return None
-    is_about_number = re.search(r"less than|at most|greater than|max|up to|between|exceed|<=|limit|range", words, re.IGNORECASE)
+    is_about_number = re.search(
+        r"less than|at most|greater than|max|up to|between|exceed|<=|limit|range", words, re.IGNORECASE
+    )
     numbers = [int(number) for number in re.findall(r"(?<![\w.])\d{1,4}(?![\w.]*\d)", words)]
     below = [number for number in numbers if 1 <= number < asked]
     if is_about_number and below:
@@ -328,8 +339,8 @@ def largest_top_logprobs(words: str, asked: int) -> int | None:
 
 
 def refuses_logprobs(words: str) -> bool:
-    """Whether a refusal is about log-probabilities as such."""
-    return re.search(r"log_?probs", words, re.IGNORECASE) is not None
+    """Whether a refusal is about log-probabilities as such, and not one that merely quotes the request."""
+    return _LOGPROBS_REFUSED.search(words) is not None
 
 
 def _excerpt(body: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +37,11 @@ class ColumnType:
     @property
     def is_json(self) -> bool:
         return self.kind == "json"
+
+    def holds(self, kinds: Container[str]) -> bool:
+        """Whether any value of the column, at any depth, is of one of these kinds."""
+        inner = [each for _, each in self.fields] + ([self.item] if self.item else [])
+        return self.kind in kinds or any(each.holds(kinds) for each in inner)
 
 
 NULL, JSON = ColumnType("null"), ColumnType("json")
@@ -152,10 +157,11 @@ def json_text(value: Any) -> str | None:
     if value is None:
         return None
     try:
-        return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(value, default=plain_value, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:  # integers beyond 64 bits, which orjson has not
         return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """What orjson is to write for a value it does not know: numpy's as lists and numbers, anything else as text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -7,6 +7,7 @@ import hashlib
 import tempfile
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -113,7 +114,7 @@ class Judge:
     ) -> None:
         self.close()
 
-    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Any:
+    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
         if self._loop.is_closed():
             coroutine.close()
             raise RuntimeError("this judge is closed")

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from rlaif.backends.base import Backend
 from rlaif.backends.registry import open_backend
 from rlaif.data.card import CardFacts, render_card
-from rlaif.data.preferences import PreferenceSchema, PreferenceWriter
+from rlaif.data.preferences import PreferenceWriter, preference_schema, to_row
 from rlaif.data.files import RowSource
 from rlaif.data.files import open_source as open_rows
 from rlaif.data.sources import InputSummary, ReadOptions, read_comparisons, scan
@@ -195,12 +195,12 @@ async def run_label(
 async def _label_rows(run: _Run, journal: Journal) -> LabelOutcome:
     """Every row through the panel, in a sliding window; rows are written in order as they come."""
     labeler = RowLabeler(run.panel)
-    schema = PreferenceSchema.for_run(
+    schema = preference_schema(
         run.summary,
         has_rationales=run.config.judging.cot,
         has_principles=any(_has_several_principles(judging.judge) for judging in run.panel),
         has_judges=len(run.panel) > 1,
-        samples_principle=run.config.judging.constitution is not None and run.config.judging.principles == "sample",
+        has_sampled_principle=run.config.judging.constitution is not None and run.config.judging.principles == "sample",
     )
     run.failures.extend(run.summary.failures)
     _write_run_json(run, "running")
@@ -220,7 +220,7 @@ async def _label_rows(run: _Run, journal: Journal) -> LabelOutcome:
             else:
                 run.rows += 1
                 run.statistics.add(comparison, outcome)
-                writer.write(comparison, outcome)
+                writer.write(to_row(comparison, outcome, schema))
             now = time.monotonic()
             if now >= next_report:
                 next_report = now + PROGRESS_SECONDS

@@ -204,7 +204,9 @@ class PairwiseJudge:
         principles = list(dict.fromkeys(call.principle for call in readings))
         labels = [self._label_under(principle, readings) for principle in principles]
         weights = [principle.weight if principle else 1.0 for principle in principles]
-        named = [NamedLabel(principle.id, label) for principle, label in zip(principles, labels, strict=True) if principle]
+        named = [
+            NamedLabel(principle.id, label) for principle, label in zip(principles, labels, strict=True) if principle
+        ]
         return Judgment(
             mean_label(labels, weights),
             label_mass_ab=_mean(r.label_mass for c, r in readings.items() if c.order is Order.AB),

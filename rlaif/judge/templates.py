@@ -172,6 +172,7 @@ def _environment(folder: Path) -> jinja2.Environment:
         loader=jinja2.FileSystemLoader([str(folder), str(shipped)]),
         undefined=jinja2.StrictUndefined,
         finalize=_mark_value,
+        auto_reload=False,
         autoescape=False,  # noqa: S701  a prompt is text for a model, not HTML
     )
 

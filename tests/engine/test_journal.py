@@ -96,7 +96,9 @@ def test_kill_minus_nine_loses_at_most_what_waits(tmp_path: Path) -> None:
 
 def test_a_second_process_is_refused_and_a_reader_is_not(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    script = "import sys; from pathlib import Path; from rlaif.engine.journal import Journal; Journal(Path(sys.argv[1]))"
+    script = (
+        "import sys; from pathlib import Path; from rlaif.engine.journal import Journal; Journal(Path(sys.argv[1]))"
+    )
     second = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, capture_output=True, text=True)
     assert second.returncode != 0
     assert "another process is writing this run" in second.stderr

@@ -35,7 +35,9 @@ TWO = Constitution("two", (Principle("short", "Which is shorter?"), Principle("k
 
 
 def logprobs(prob_first: float) -> CandidateLogprobs:
-    return CandidateLogprobs((TokenLogprob("1", math.log(prob_first)), TokenLogprob("2", math.log(1 - prob_first))), True)
+    return CandidateLogprobs(
+        (TokenLogprob("1", math.log(prob_first)), TokenLogprob("2", math.log(1 - prob_first))), True
+    )
 
 
 def run(judge: PairwiseJudge, comparison: Comparison, answer: Callable[[Request], Reply]) -> Judgment:
@@ -116,7 +118,10 @@ def test_every_principle_is_asked_in_both_orders_and_kept() -> None:
         return logprobs(prob_because if because_first(request) else 1 - prob_because)
 
     judgment = run(PairwiseJudge(JudgeConfig(), TWO), COMPARISON, answer)
-    assert [(named.name, round(named.label.prob_a, 6)) for named in judgment.by_principle] == [("short", 0.8), ("kind", 0.4)]
+    assert [(named.name, round(named.label.prob_a, 6)) for named in judgment.by_principle] == [
+        ("short", 0.8),
+        ("kind", 0.4),
+    ]
     # weights 1 and 3: (0.8 + 3 * 0.4) / 4 = 0.5
     assert judgment.label.prob_a == pytest.approx(0.5)
     assert judgment.calls == 4
@@ -160,7 +165,9 @@ def test_with_reasons_the_verdict_is_read_at_its_own_token_in_one_call() -> None
     assert judgment.rationale_ba is None
 
 
-@pytest.mark.parametrize("reply", ["Both have merits, and then I ran out of", "Preferred response: 1 or maybe Preferred response: 2"])
+@pytest.mark.parametrize(
+    "reply", ["Both have merits, and then I ran out of", "Preferred response: 1 or maybe Preferred response: 2"]
+)
 def test_a_second_call_asks_for_the_verdict_where_none_was_found(reply: str) -> None:
     requests: list[Request] = []
 
@@ -249,7 +256,9 @@ def test_an_answer_without_labels_is_an_error_and_no_half() -> None:
         run(PairwiseJudge(JudgeConfig()), COMPARISON, lambda _: CandidateLogprobs((TokenLogprob("I", -0.1),)))
 
 
-@pytest.mark.parametrize("fault", [{"samples": 2}, {"shots": -1}, {"min_label_mass": 2.0}, {"cot": True, "samples": 2, "temperature": 0.0}])
+@pytest.mark.parametrize(
+    "fault", [{"samples": 2}, {"shots": -1}, {"min_label_mass": 2.0}, {"cot": True, "samples": 2, "temperature": 0.0}]
+)
 def test_settings_that_make_no_sense_are_refused(fault: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(fault)) if "cot" not in fault else "temperature"):
         JudgeConfig(**fault)  # type: ignore[arg-type]

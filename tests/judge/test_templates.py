@@ -22,7 +22,16 @@ def own(tmp_path: Path, text: str, name: str = "mine.jinja") -> str:
     return str(tmp_path / name)
 
 
-HOSTILE = ["{{ 7 * 7 }}", "{% raw %}", "{# gone #}", "{output_2}", "{{ response_2 }}", "{{ '{{ 7 }}' }}", "%} {%", "\x00<<"]
+HOSTILE = [
+    "{{ 7 * 7 }}",
+    "{% raw %}",
+    "{# gone #}",
+    "{output_2}",
+    "{{ response_2 }}",
+    "{{ '{{ 7 }}' }}",
+    "%} {%",
+    "\x00<<",
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -45,7 +54,10 @@ def test_a_conversation_is_shown_turn_by_turn_and_a_single_turn_bare() -> None:
     turns = Turn("user", "Hi"), Turn("assistant", "Hello"), Turn("user", "Why?")
     content = PairwiseTemplate("helpfulness").render(comparison("a", "b", *turns), Order.AB)[0].content
     assert "### Prompt\nUser: Hi\n\nAssistant: Hello\n\nUser: Why?\n\n### Response 1\n" in content
-    assert "### Prompt\nWhat?\n\n### Response 1" in PairwiseTemplate("helpfulness").render(comparison(), Order.AB)[0].content
+    assert (
+        "### Prompt\nWhat?\n\n### Response 1"
+        in PairwiseTemplate("helpfulness").render(comparison(), Order.AB)[0].content
+    )
 
 
 def test_the_principle_stands_last_before_the_cue() -> None:
@@ -70,7 +82,10 @@ def test_a_template_of_ones_own_can_extend_the_base(tmp_path: Path) -> None:
 
 
 def test_a_template_of_ones_own_needs_nothing_of_ours(tmp_path: Path) -> None:
-    path = own(tmp_path, "{{ prompt }}|{{ response_1 | upper }}|{{ response_2 }}{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(prompt) }}")
+    path = own(
+        tmp_path,
+        "{{ prompt }}|{{ response_1 | upper }}|{{ response_2 }}{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(prompt) }}",
+    )
     (message,) = PairwiseTemplate(path).render(comparison(), Order.BA)
     assert message.content == "What?|BETA|alpha<What?>"
     assert Segment("BETA", False) in message.segments
@@ -78,7 +93,9 @@ def test_a_template_of_ones_own_needs_nothing_of_ours(tmp_path: Path) -> None:
 
 def test_an_unknown_variable_names_the_template_and_what_there_is(tmp_path: Path) -> None:
     template = PairwiseTemplate(own(tmp_path, "{{ contxt }}"))
-    with pytest.raises(PromptError, match=r"mine\.jinja: 'contxt' is undefined; a comparison has: .*prompt.*response_1"):
+    with pytest.raises(
+        PromptError, match=r"mine\.jinja: 'contxt' is undefined; a comparison has: .*prompt.*response_1"
+    ):
         template.render(comparison(), Order.AB)
 
 
@@ -113,7 +130,9 @@ def test_more_shots_than_exemplars_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"mine\.yaml"):
         PairwiseTemplate(path, shots=1)
     (tmp_path / "mine.yaml").write_text("- {prompt: p, response_1: x, response_2: y, question: q, label: 1}")
-    assert "## Example 1\n\n### Prompt\np\n" in PairwiseTemplate(path, shots=1).render(comparison(), Order.AB)[0].content
+    assert (
+        "## Example 1\n\n### Prompt\np\n" in PairwiseTemplate(path, shots=1).render(comparison(), Order.AB)[0].content
+    )
     with pytest.raises(PromptError, match="1 exemplar"):
         PairwiseTemplate(path, shots=2)
 

@@ -1,0 +1,266 @@
+"""Running a model on a tree of prompts: each token that prompts share is computed once, in one packed row without padding.
+
+A batch's new tokens stand in one row. Everything but attention works on tokens one by one, so the row needs nothing else than
+the right position of each token; attention is ours: each subtree of the batch looks at the computed keys and values of
+what stands before it, and at itself under a mask that lets a token see its own ancestors alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from rlaif.backends.model_runs import (
+    GenerateJob,
+    Generated,
+    PaddedRunner,
+    ScoreJob,
+    Scored,
+    decode,
+    read_logprobs,
+)
+from rlaif.backends.prefix_tree import Node, PrefixTree
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_ATTENTION = "rlaif_prefix_sharing"
+_BLOCK_TOKENS = 1024
+"""A subtree of at most this many tokens is attended in one go: fewer, larger operations against a mask that wastes more."""
+
+_UNSUPPORTED_OPTIONS = ("sliding_window", "softcap", "s_aux", "position_bias")
+
+
+class SharingUnsupportedError(Exception):
+    """This model cannot run on a tree of prompts; the message says why. The padded runner takes over."""
+
+
+class SharingRunner:
+    """Runs a model on what prompts do not share yet, and remembers keys and values.
+
+    Args:
+        model: A causal model in evaluation mode; its attention is replaced.
+        max_batch_tokens: Most tokens computed in one batch; a longer prompt runs alone.
+        max_cache_bytes: Memory for keys and values between batches.
+
+    Raises:
+        SharingUnsupportedError: The model's architecture needs another attention, or a trial gave other numbers.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, max_batch_tokens: int, max_cache_bytes: int = 1 << 29) -> None:
+        _check_config(model.config)
+        self._model = model
+        self._max_batch_tokens = max_batch_tokens
+        self._max_cache_bytes = max_cache_bytes
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._tree = PrefixTree()
+        self._check_by_trial()
+
+    def score(self, jobs: Sequence[ScoreJob]) -> dict[int, Scored]:
+        rows, cached = self._fitting([job.ids for job in jobs])
+        batch = [jobs[row] for row in rows]
+        logits = self._extend([job.ids for job in batch])[1]
+        self._forget()
+        return dict(zip(rows, read_logprobs(logits, batch, cached), strict=True))
+
+    def generate(self, jobs: Sequence[GenerateJob], stops: frozenset[int]) -> dict[int, Generated]:
+        rows, cached = self._fitting([job.ids for job in jobs], [job.max_tokens for job in jobs])
+        batch = [jobs[row] for row in rows]
+        leaves, logits = self._extend([job.ids for job in batch])
+        decoding = _SharedDecoding(self, leaves, logits, cached, max(job.max_tokens for job in batch))
+        generated = decode(decoding, batch, stops)
+        self._forget()
+        return dict(zip(rows, generated, strict=True))
+
+    def _fitting(self, prompts: Sequence[list[int]], extra: Sequence[int] = ()) -> tuple[list[int], list[int]]:
+        """The first prompts while their new tokens fit, and how many tokens each need not compute."""
+        rows: list[int] = []
+        cached: list[int] = []
+        load = 0
+        for row, ids in enumerate(prompts):
+            known = self._tree.known_tokens(ids)
+            load += len(ids) + extra[row] if extra else max(1, len(ids) - known)
+            if rows and load > self._max_batch_tokens:
+                break
+            self._tree.place(ids)
+            rows.append(row)
+            cached.append(min(known, len(ids) - 1))
+        return rows, cached
+
+    def _extend(self, prompts: Sequence[list[int]]) -> tuple[list[Node], torch.Tensor]:
+        """Compute what is new of the prompts: their nodes, and the logits (B, V) after each."""
+        try:
+            leaves = [self._tree.place(ids) for ids in prompts]
+            ends = [self._last_token(leaf) for leaf in leaves]
+            plan = _TreePlan(ends, self._model.device, self._model.dtype)
+            logits = self._run(plan, plan.ids, plan.positions, plan.end_rows)
+            plan.store()
+        except BaseException:
+            self._tree.clear()  # nodes without keys and values must not stay
+            raise
+        return leaves, logits
+
+    def _last_token(self, leaf: Node) -> Node:
+        """The node to run for the logits after `leaf`: itself when new, else a copy of its last token."""
+        if not leaf.is_computed:
+            return leaf
+        before = self._tree.split(leaf, len(leaf.ids) - 1) if len(leaf.ids) > 1 else leaf.parent
+        assert before is not None
+        return Node(leaf.ids[-1:], leaf.stop - 1, before)
+
+    def _run(
+        self, plan: _TreePlan | _StepPlan, ids: Sequence[int], positions: Sequence[int], rows: Sequence[int]
+    ) -> torch.Tensor:
+        device = self._model.device
+        wanted = torch.tensor(rows, device=device)
+        options: dict[str, Any] = {"logits_to_keep": wanted} if self._keeps_logits else {}
+        implementation = self._model.config._attn_implementation
+        if implementation != _ATTENTION:
+            self._model.set_attn_implementation(_ATTENTION)
+        _active.plan = plan
+        try:
+            logits: torch.Tensor = self._model(
+                input_ids=torch.tensor([ids], device=device),
+                position_ids=torch.tensor([positions], device=device),
+                use_cache=False,
+                **options,
+            ).logits[0]
+        finally:
+            _active.plan = None
+        return logits if self._keeps_logits else logits[wanted]
+
+    def _forget(self) -> None:
+        node = next((node for node in self._tree.nodes() if node.keys is not None), None)
+        if node is None or node.keys is None or node.values is None:
+            return
+        token_bytes = (node.keys.nbytes + node.values.nbytes) // len(node.ids)
+        self._tree.shrink(self._max_cache_bytes // max(1, token_bytes))
+
+    def _check_by_trial(self) -> None:
+        """Compare with the plain way on prompts that share and branch: an architecture that differs shows here."""
+        size = self._model.config.get_text_config().vocab_size
+        numbers = [(7919 * index + 13) % size for index in range(48)]
+        prompts = [numbers[:24], numbers[:12], numbers[:16] + numbers[30:40], numbers[:16] + numbers[30:36]]
+        wanted = tuple(range(min(size, 1000)))
+        jobs = [ScoreJob(ids, wanted) for ids in prompts]
+        original = self._model.config._attn_implementation
+        padded = PaddedRunner(self._model, max_batch_tokens=1)  # one prompt a batch
+        with torch.inference_mode():
+            expected = [padded.score([job])[0].logprobs for job in jobs]
+            try:
+                found = [*self.score(jobs[:2]).values(), *self.score(jobs[2:]).values()]
+            except Exception as error:
+                self._model.set_attn_implementation(original)
+                raise SharingUnsupportedError(f"its attention cannot be replaced ({error})") from error
+            finally:
+                self._tree.clear()
+        furthest = float((torch.tensor([one.logprobs for one in found]) - torch.tensor(expected)).abs().max())
+        allowed = 1e-3 if self._model.dtype == torch.float32 else 0.5
+        if not furthest <= allowed:
+            self._model.set_attn_implementation(original)
+            raise SharingUnsupportedError(f"a trial gave log-probabilities that differ by {furthest:.2g}")
+
+
+class _SharedDecoding:
+    """Prompts of the tree being continued; what they wrote is put into the tree as they end."""
+
+    def __init__(
+        self, runner: SharingRunner, leaves: Sequence[Node], logits: torch.Tensor, cached: list[int], max_tokens: int
+    ) -> None:
+        self.logits = logits
+        self.cached_tokens = cached
+        self._runner = runner
+        self._ids = [[token for node in leaf.path() for token in node.ids] for leaf in leaves]
+        longest = max(map(len, self._ids)) + max_tokens
+        some = leaves[0].keys, leaves[0].values
+        self._keys, self._values = (
+            tensor.new_zeros(tensor.shape[0], len(leaves), tensor.shape[1], longest, tensor.shape[3])
+            for tensor in some
+            if tensor is not None
+        )
+        for row, leaf in enumerate(leaves):
+            for node in leaf.path():
+                assert node.keys is not None and node.values is not None
+                self._keys[:, row, :, node.start : node.stop] = node.keys
+                self._values[:, row, :, node.start : node.stop] = node.values
+
+    def step(self, tokens: Sequence[int]) -> None:
+        positions = [len(ids) for ids in self._ids]
+        for ids, token in zip(self._ids, tokens, strict=True):
+            ids.append(token)
+        plan = _StepPlan(self._keys, self._values, positions)
+        self.logits = self._runner._run(plan, tokens, positions, range(len(tokens)))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        for row in sorted(set(range(len(self._ids))) - set(rows)):
+            self._store(row)
+        self._ids = [self._ids[row] for row in rows]
+        if rows:
+            index = torch.tensor(rows, device=self._keys.device)
+            self._keys, self._values = self._keys[:, index], self._values[:, index]
+
+    def _store(self, row: int) -> None:
+        node = self._runner._tree.place(self._ids[row])
+        if not node.is_computed:
+            node.keys = self._keys[:, row, :, node.start : node.stop].clone()
+            node.values = self._values[:, row, :, node.start : node.stop].clone()
+
+
+@dataclass
+class _Block:
+    """Tokens `start:stop` of the row, which see `before` (computed), `rows` (of this row) and themselves under `mask`."""
+
+    start: int
+    stop: int
+    before: list[Node]
+    rows: list[tuple[int, int]]
+    mask: torch.Tensor | None
+
+
+@dataclass
+class _TreePlan:
+    """A batch's new nodes in one row, each before its children, subtree after subtree.
+
+    Args:
+        ends: Nodes to run, with all of their parents that are not computed; the logits after each are wanted.
+    """
+
+    ends: Sequence[Node]
+    device: torch.device
+    dtype: torch.dtype
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    keys: list[torch.Tensor] = field(default_factory=list)
+    values: list[torch.Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._branches: dict[Node, list[Node]] = {}
+        tops: list[Node] = []
+        for end in self.ends:
+            node = end
+            while node not in self._branches:
+                self._branches[node] = []
+                assert node.parent is not None
+                if node.parent.parent is None or node.parent.is_computed:
+                    tops.append(node)
+                    break
+                if node.parent in self._branches:
+                    self._branches[node.parent].append(node)
+                    break
+                self._branches.setdefault(node.parent, [])
+                self._branches[node.parent].append(node)
+                node = node.parent
+        self._spans: dict[Node, tuple[int, int]] = {}
+        self.blocks: list[_Block] = []
+        for top in tops:
+            subtree = self._lay_out(top)
+            before = [] if top.parent is None else top.parent.path()
+            self._cut(top, subtree, before, [])
+        self.end_rows = [self._spans[end][1] - 1 for end in self.ends]

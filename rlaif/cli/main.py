@@ -1,0 +1,117 @@
+"""`rlaif`: finds the command, runs it, and turns what goes wrong into one sentence and an exit code.
+
+Exit codes: 0 all done; 1 internal error; 2 wrong use, nothing was started; 3 finished, but some rows failed; 130
+interrupted, resumable. A command is a module with `run(argv) -> int`, imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from rlaif.cli.terminal import say
+from rlaif.errors import BudgetExceededError, ConfigError, RlaifError
+
+EXIT_DONE = 0
+EXIT_INTERNAL = 1
+EXIT_USAGE = 2
+EXIT_FAILED_ROWS = 3
+EXIT_INTERRUPTED = 130
+
+
+class Command(NamedTuple):
+    """A line of `rlaif --help`, and the module behind it."""
+
+    usage: str
+    does: str
+    module: str
+
+
+COMMANDS = {
+    "label": Command("label INPUT -o DIR", "pairwise soft labels for comparisons", "rlaif.cli.label"),
+    "show": Command("show prompt|run|row", "what the judge is sent, what a run did, one label", "rlaif.cli.show"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code.
+
+    Args:
+        argv: Without the program's name; None takes those of this process.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (head, less) has what it wanted. Python flushes stdout once more at exit: let that find nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except SystemExit as stop:  # argparse has printed a help text
+        return stop.code if isinstance(stop.code, int) else EXIT_DONE
+    except KeyboardInterrupt:
+        say("interrupted")
+        return EXIT_INTERRUPTED
+    except RlaifError as error:
+        _print_traceback_if_asked()
+        say(f"{error.error_name}: {error}")
+        return EXIT_INTERRUPTED if isinstance(error, BudgetExceededError) else EXIT_USAGE
+    except Exception as error:
+        if not _print_traceback_if_asked():
+            say(f"internal error: {type(error).__name__}: {error}; RLAIF_DEBUG=1 shows the traceback to report")
+        return EXIT_INTERNAL
+    return code
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    first = arguments[0] if arguments else None
+    if first in ("-h", "--help", "help"):
+        print(_help())
+        return EXIT_DONE
+    if first == "--version":
+        from importlib.metadata import version
+
+        print(f"rlaif {version('rlaif')}")
+        return EXIT_DONE
+    if first is None:
+        say(_help())
+        return EXIT_USAGE
+    if first not in COMMANDS:
+        from rlaif.config import nearest
+
+        raise ConfigError(f"unknown command {first!r}{nearest(first, COMMANDS)}; known: {', '.join(COMMANDS)}")
+    code: int = import_module(COMMANDS[first].module).run(arguments[1:])
+    return code
+
+
+def _help() -> str:
+    width = max(len(command.usage) for command in COMMANDS.values())
+    lines = [f"  {command.usage:<{width}}   {command.does}" for command in COMMANDS.values()]
+    return "\n".join(
+        [
+            "usage: rlaif COMMAND [flags]",
+            "",
+            "AI feedback for preference learning: soft labels from a judge's log-probabilities.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "rlaif COMMAND --help shows a command's flags; rlaif --version the version.",
+        ]
+    )
+
+
+def _print_traceback_if_asked() -> bool:
+    if os.environ.get("RLAIF_DEBUG", "0") in ("", "0"):
+        return False
+    import traceback
+
+    traceback.print_exc()
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Everything known of one row of a run: its prompts, the replies, and what was read from them. Asks nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from rlaif.config import resolve
+from rlaif.data.files import open_source
+from rlaif.data.sources import scan
+from rlaif.engine.config import LabelConfig
+from rlaif.engine.journal import Journal, RequestKeys
+from rlaif.engine.labeling import comparisons_of, read_options
+from rlaif.engine.rows import stage_of
+from rlaif.engine.run_folder import RunFolder
+from rlaif.errors import InputError, JudgmentError, RunFolderError
+from rlaif.judge.constitutions import load_constitution
+from rlaif.judge.pairwise import PairwiseJudge, Reading
+from rlaif.records import Comparison, Failure, Reply, Request
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request of one call, and the reply that stands in the journal (None: not asked yet, or it failed)."""
+
+    request: Request
+    reply: Reply | None
+
+
+@dataclass(frozen=True)
+class ExplainedCall:
+    """One call behind a label.
+
+    Attributes:
+        stage: Judge, order, principle and sample, as in `failures.jsonl`.
+        exchanges: What was asked and answered, in order.
+        reading: What it came to; None when a reply is missing or holds no verdict.
+        error: Why there is no reading, where a reply is there.
+    """
+
+    stage: str
+    exchanges: tuple[Exchange, ...]
+    reading: Reading | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What is known of one row."""
+
+    comparison: Comparison
+    calls: tuple[ExplainedCall, ...]
+    failures: tuple[Failure, ...]
+
+
+def config_of_run(folder: RunFolder) -> tuple[LabelConfig, dict[str, Any]]:
+    """The config of a run and its whole `run.json`.
+
+    Raises:
+        RunFolderError: It is no run of `rlaif label`.
+    """
+    known = folder.read()
+    if known is None or known.get("command") != "label":
+        raise RunFolderError(f"{folder.path}: is no run of `rlaif label` (no such run.json)")
+    return resolve(LabelConfig, None, flatten(known["config"])), known
+
+
+def flatten(config: dict[str, Any]) -> dict[str, Any]:
+    """A resolved config, nested by owner, as one name space."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat.update(flatten(value) if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def explain_row(folder: RunFolder, row_id: str) -> Explanation:
+    """Everything known of one row.
+
+    Args:
+        folder: A run of `rlaif label`, finished or not.
+        row_id: The row's id.
+
+    Raises:
+        RunFolderError: It is no such run.
+        InputError: The input is gone or has no such row.
+    """
+    config, known = config_of_run(folder)
+    comparison = _find(config, row_id)
+    constitution = load_constitution(config.judging.constitution) if config.judging.constitution else None
+    calls: list[ExplainedCall] = []
+    with closing(Journal(folder.journal, read_only=True)) as journal:
+        for entry in known["judges"]:
+            judge = PairwiseJudge(
+                config.judging, constitution, seed=config.seed, verdict_in_reply=entry["verdict_in_reply"]
+            )
+            keys = RequestKeys(entry["identity"])
+            name = entry["name"] if len(known["judges"]) > 1 else None
+            for call in judge.plan(comparison):
+                stage = stage_of(judge, call, name)
+                calls.append(_explain_call(judge.ask(comparison, call), stage, keys, journal))
+        failures = tuple(journal.failures_of(row_id))
+    return Explanation(comparison, tuple(calls), failures)
+
+
+def _explain_call(conversation: Any, stage: str, keys: RequestKeys, journal: Journal) -> ExplainedCall:
+    exchanges: list[Exchange] = []
+    request: Request = next(conversation)
+    while True:
+        reply = journal.get(keys.key(request))
+        exchanges.append(Exchange(request, reply))
+        if reply is None:
+            return ExplainedCall(stage, tuple(exchanges), None, None)
+        try:
+            request = conversation.send(reply)
+        except StopIteration as finished:
+            return ExplainedCall(stage, tuple(exchanges), finished.value, None)
+        except JudgmentError as error:
+            return ExplainedCall(stage, tuple(exchanges), None, f"{error.error_name}: {error}")
+
+
+def _find(config: LabelConfig, row_id: str) -> Comparison:
+    near: list[str] = []
+    for comparison in _comparisons(config):
+        if comparison.id == row_id:
+            return comparison
+        if len(near) < 3:
+            near.append(comparison.id)
+    raise InputError(f"has no row with the id {row_id!r}; the first ids are {', '.join(near)}", path=config.input)
+
+
+def _comparisons(config: LabelConfig) -> Iterator[Comparison]:
+    source = open_source(config.input)
+    return comparisons_of(config, source, scan(source, read_options(config)))

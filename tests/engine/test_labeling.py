@@ -1,0 +1,236 @@
+"""The labeling run: what is written, what is resumed, and what a failure becomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from rlaif.backends.fake import FakeBackend
+from rlaif.engine.config import CallConfig, LabelConfig
+from rlaif.engine.labeling import LabelOutcome, run_label
+from rlaif.errors import (
+    BackendUnusableError,
+    BudgetExceededError,
+    LogprobsUnavailableError,
+    LowLabelMassError,
+    RequestRefusedError,
+    RlaifError,
+    RunFolderError,
+    ServerFaultError,
+)
+from rlaif.judge.config import JudgeConfig
+from rlaif.records import Request
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {"id": f"row {n}", "prompt": f"Question {n}?", "response_a": "y" * n, "response_b": f"no {n}", "source": n % 3}
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> LabelConfig:
+    path = tmp_path / "comparisons.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(40)))
+    return LabelConfig(str(path), str(tmp_path / "run"))
+
+
+async def label(config: LabelConfig, backend: FakeBackend) -> LabelOutcome:
+    return await run_label(config, backends=(backend,))
+
+
+def written(config: LabelConfig) -> pd.DataFrame:
+    return pd.read_parquet(Path(config.out) / "data")
+
+
+def failures(config: LabelConfig) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(config.out) / "failures.jsonl").read_text().splitlines()]
+
+
+def run_json(config: LabelConfig) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((Path(config.out) / "run.json").read_text())
+    return content
+
+
+def failing(error: Callable[[], RlaifError], *numbers: int) -> Callable[[Request], float]:
+    """Fails for the rows of these numbers, in order ba only."""
+
+    def handler(request: Request) -> float:
+        content = request.messages[0].content
+        if any(f"Question {n}?" in content and f"### Response 1\nno {n}\n" in content for n in numbers):
+            raise error()
+        return 0.8
+
+    return handler
+
+
+async def test_every_row_comes_out_in_input_order_with_its_own_columns(config: LabelConfig) -> None:
+    backend = FakeBackend(lambda request: 0.75)
+    outcome = await label(config, backend)
+    table = written(config)
+    assert list(table["id"]) == [f"row {n}" for n in range(40)]
+    assert (table["prob_a"] == 0.5).all()
+    assert (table["prob_a_ab"] == 0.75).all()
+    assert (table["prob_a_ba"] == 0.25).all()
+    assert table["is_tie"].all()
+    assert list(table["source"]) == [n % 3 for n in range(40)]
+    assert (outcome.rows, outcome.failures, len(backend.requests)) == (40, 0, 80)
+    assert outcome.statistics.swap_consistency == 0.0
+    assert failures(config) == []
+    assert run_json(config)["status"] == "finished"
+    assert (Path(config.out) / "README.md").is_file()
+
+
+async def test_the_same_command_again_asks_nothing_and_writes_the_same(config: LabelConfig) -> None:
+    await label(config, FakeBackend(lambda request: 0.75))
+    before = written(config)
+    again = FakeBackend(lambda request: 0.1)
+    outcome = await label(config, again)
+    assert again.requests == []
+    assert outcome.progress.replayed == 80
+    pd.testing.assert_frame_equal(written(config), before)
+
+
+async def test_a_higher_limit_continues(config: LabelConfig) -> None:
+    await label(replace(config, limit=10), FakeBackend(lambda request: 0.75))
+    assert len(written(config)) == 10
+    second = FakeBackend(lambda request: 0.75)
+    await label(replace(config, limit=25, calls=CallConfig(concurrency=3)), second)
+    assert len(written(config)) == 25
+    assert len(second.requests) == 30
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"judging": JudgeConfig(orders="ab")}, "orders"),
+        ({"judging": JudgeConfig(task="summarization")}, "task"),
+        ({"judging": JudgeConfig(constitution="concise")}, "constitution"),
+    ],
+)
+async def test_a_folder_with_other_settings_is_refused_by_name(
+    config: LabelConfig, change: dict[str, Any], named: str
+) -> None:
+    await label(replace(config, limit=1), FakeBackend(lambda request: 0.75))
+    with pytest.raises(RunFolderError, match=named):
+        await label(replace(config, **change), FakeBackend(lambda request: 0.75))
+
+
+async def test_another_judge_or_input_is_refused_too(config: LabelConfig) -> None:
+    await label(config, FakeBackend(lambda request: 0.75))
+    with pytest.raises(RunFolderError, match="judge"):
+        await label(config, FakeBackend(lambda request: 0.75, name="fake:other"))
+    with Path(config.input).open("a") as file:
+        file.write(json.dumps(rows(41)[40]) + "\n")
+    with pytest.raises(RunFolderError, match="input"):
+        await label(config, FakeBackend(lambda request: 0.75))
+
+
+async def test_a_folder_that_is_no_run_is_left_alone(config: LabelConfig) -> None:
+    Path(config.out).mkdir()
+    (Path(config.out) / "thesis.txt").write_text("precious")
+    with pytest.raises(RunFolderError, match="holds no run"):
+        await label(config, FakeBackend(lambda request: 0.75))
+    assert (Path(config.out) / "thesis.txt").read_text() == "precious"
+
+
+async def test_one_failed_order_fails_the_row_and_its_sibling_stays_journaled(config: LabelConfig) -> None:
+    outcome = await label(config, FakeBackend(failing(lambda: LowLabelMassError("too little"), 3, 7)))
+    assert (outcome.rows, outcome.failures) == (38, 2)
+    assert "row 3" not in set(written(config)["id"])
+    assert failures(config) == [
+        {"id": f"row {n}", "stage": "ba", "error": "LowLabelMassError: too little", "attempts": 1} for n in (3, 7)
+    ]
+    healthy = FakeBackend(lambda request: 0.8)
+    outcome = await label(config, healthy)
+    assert (outcome.rows, outcome.failures, len(healthy.requests)) == (40, 0, 2)
+    assert list(written(config)["id"]) == [f"row {n}" for n in range(40)]
+    assert failures(config) == []
+
+
+async def test_transient_faults_are_retried_until_they_are_not(config: LabelConfig) -> None:
+    attempts: dict[str, int] = {}
+
+    def handler(request: Request) -> float:
+        content = request.messages[0].content
+        attempts[content] = attempts.get(content, 0) + 1
+        if "Question 5?" in content and attempts[content] <= (1 if "### Response 1\nno 5\n" in content else 99):
+            raise ServerFaultError("500", retry_after=0.0)
+        return 0.8
+
+    outcome = await label(replace(config, limit=8, calls=CallConfig(max_retries=1)), FakeBackend(handler))
+    assert (outcome.rows, outcome.failures) == (7, 1)
+    assert failures(config) == [{"id": "row 5", "stage": "ab", "error": "ServerFaultError: 500", "attempts": 2}]
+
+
+async def test_an_unusable_judge_stops_the_run_at_once(config: LabelConfig) -> None:
+    def handler(request: Request) -> float:
+        raise BackendUnusableError("401: wrong key")
+
+    backend = FakeBackend(handler)
+    with pytest.raises(BackendUnusableError, match="wrong key"):
+        await label(replace(config, calls=CallConfig(concurrency=2)), backend)
+    assert len(backend.requests) <= 4
+    assert run_json(config)["status"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "error", [RequestRefusedError("400: no such field"), LogprobsUnavailableError("no top_logprobs")]
+)
+async def test_a_judge_that_refuses_the_first_rows_stops_the_run(config: LabelConfig, error: RlaifError) -> None:
+    def handler(request: Request) -> float:
+        raise error
+
+    backend = FakeBackend(handler)
+    with pytest.raises(BackendUnusableError, match=str(error)):
+        await label(replace(config, calls=CallConfig(concurrency=2)), backend)
+    assert len(backend.requests) <= 10
+
+
+async def test_refused_rows_after_a_success_are_only_failures(config: LabelConfig) -> None:
+    outcome = await label(config, FakeBackend(failing(lambda: RequestRefusedError("400"), *range(20, 40))))
+    assert (outcome.rows, outcome.failures) == (20, 20)
+
+
+async def test_a_spent_budget_stops_cleanly_and_a_higher_one_resumes(config: LabelConfig) -> None:
+    def priced(budget: float) -> LabelConfig:
+        return replace(config, calls=CallConfig(concurrency=1, price="1000/0", max_cost=budget))
+
+    first = FakeBackend(lambda request: 0.75)
+    with pytest.raises(BudgetExceededError, match="max-cost"):
+        await label(priced(1.0), first)
+    assert 0 < len(first.requests) < 80
+    assert run_json(config)["cost_usd"] >= 1.0
+    second = FakeBackend(lambda request: 0.75)
+    outcome = await label(priced(1e9), second)
+    assert outcome.rows == 40
+    assert len(first.requests) + len(second.requests) == 80
+
+
+async def test_equal_requests_are_asked_once(config: LabelConfig) -> None:
+    same = [{**row, "prompt": "Same?", "response_a": "a", "response_b": "b"} for row in rows(30)]
+    Path(config.input).write_text("".join(json.dumps(row) + "\n" for row in same))
+    backend = FakeBackend(lambda request: 0.75, latency=0.001)
+    outcome = await label(config, backend)
+    assert (outcome.rows, len(backend.requests)) == (30, 2)
+
+
+async def test_no_result_depends_on_concurrency(config: LabelConfig, tmp_path: Path) -> None:
+    judging = JudgeConfig(constitution="helpful-harmless", principles="sample", orders="random")
+    one = replace(config, judging=judging, calls=CallConfig(concurrency=1))
+    many = replace(one, out=str(tmp_path / "many"), calls=CallConfig(concurrency=32))
+    for each in (one, many):
+        await label(each, FakeBackend(lambda request: (hash_of(request) % 97 + 1) / 99, latency=0.0))
+    pd.testing.assert_frame_equal(written(one), written(many))
+
+
+def hash_of(request: Request) -> int:
+    return sum(map(ord, request.messages[0].content))
