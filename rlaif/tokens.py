@@ -182,7 +182,7 @@ def truncate(pieces: Sequence[Piece], limit: int) -> list[Piece]:
     room = limit - sum(len(piece.ids) for piece in pieces if piece.is_template)
     if room < 0:
         raise PromptTooLongError(
-            f"the template's own text alone takes {limit - room} tokens and the context leaves {limit}; use fewer --shots"
+            f"the template's own text alone takes {limit - room} tokens, the context leaves {limit}; use fewer --shots"
         )
     cap = _cap(lengths, room)
     return [piece if piece.is_template else Piece(_without_middle(piece.ids, cap), False) for piece in pieces]

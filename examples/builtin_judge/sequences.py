@@ -161,6 +161,7 @@ def pairwise_sequences(
     texts = [word_principle(rng, words, kinds) for kinds, _ in asked]
     head = layout.draw_preamble(rng, pair.scene.task)
     exemplars = [draw_exemplar(rng, words) for _ in range(rng.choice((1, 2)))] if rng.random() < 0.04 else []
+    is_reasoned = rng.random() < 0.06
     sequences = []
     for swapped in (False, True):
         first, second = (pair.second, pair.first) if swapped else (pair.first, pair.second)
@@ -173,7 +174,7 @@ def pairwise_sequences(
             kind = {"harmlessness": "harmless", "instruction-following": "follows"}.get(pair.scene.task, "helpful")
             prob = prefers(kind, pair.scene.situation, first, second)
             sequence.branches.append(build_branch(encoder, default, layout.pairwise_cue, pairwise_answer(prob), (kind,)))
-            if rng.random() < 0.06:
+            if is_reasoned:
                 sequence.branches.append(_reasoned_branch(encoder, layout, pair.scene, (first, second)))
         sequences.append(sequence)
     return sequences

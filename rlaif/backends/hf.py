@@ -1,7 +1,7 @@
 """A transformers model in this process.
 
-Calls made at the same time are answered in batches: the event loop collects them, one worker thread tokenizes them and runs
-the model. How a batch runs stands in `model_runs` and `prefix_sharing`.
+Calls made at the same time are answered in batches: the event loop collects them, one worker thread tokenizes them and
+runs the model. How a batch runs stands in `model_runs` and `prefix_sharing`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from queue import SimpleQueue
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _R = TypeVar("_R", CandidateLogprobs, Generation)
 _SETTLE_ROUNDS = 8
-"""Turns of the event loop, at most, in which more calls may still join a batch: tasks start each other in a few turns."""
+"""Turns of the event loop, at most, in which more calls may still join a batch: one task starts another in a few."""
 
 
 @dataclass(eq=False)
@@ -61,6 +60,7 @@ class HfBackend:
         dtype: float32, bfloat16, float16, or "auto" (also None): as saved, but float32 on a CPU.
         max_batch_tokens: Most tokens computed in one batch.
         truncate: Cut a prompt that is longer than the context in the middle of its longest texts; else its call fails.
+        shares_prefixes: Compute what prompts share once, where the model allows it; False pads each prompt instead.
         allow_pickle: Load weights that are not safetensors; such files can run code.
 
     Raises:
@@ -77,6 +77,7 @@ class HfBackend:
         dtype: str | None = None,
         max_batch_tokens: int = 16384,
         truncate: bool = False,
+        shares_prefixes: bool = True,
         allow_pickle: bool = False,
     ) -> None:
         self._source = find_model(
@@ -85,6 +86,7 @@ class HfBackend:
         self._name = name or f"hf:{self._source.name}"
         self._max_batch_tokens = max_batch_tokens
         self._truncates = truncate
+        self._shares_prefixes = shares_prefixes
         self._encoder = PromptEncoder(self._source.tokenizer)
         self._label_tokens = lru_cache(64)(self._find_label_tokens)
         self._waiting: list[_Call] = []
@@ -174,6 +176,13 @@ class HfBackend:
     def _runner(self) -> Runner:
         self._model = load_model(self._source)
         self._stops = stop_ids(self._model, self._source.tokenizer)
+        if self._shares_prefixes:
+            from rlaif.backends.prefix_sharing import SharingRunner, SharingUnsupportedError
+
+            try:
+                return SharingRunner(self._model, max_batch_tokens=self._max_batch_tokens)
+            except SharingUnsupportedError as reason:
+                _log.warning("%s: what prompts share is computed again for each, for %s", self._name, reason)
         return PaddedRunner(self._model, max_batch_tokens=self._max_batch_tokens)
 
     def _prepare(self, call: _Call) -> None:

@@ -1,4 +1,4 @@
-"""Finding and loading a transformers model: its files, its fingerprint, and one clear sentence when something is missing."""
+"""Finding and loading a transformers model: its files, its fingerprint, and a clear sentence when one is missing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`openai:MODEL`: any server that speaks OpenAI's HTTP protocol, through aiohttp.
 
-The openai package costs 3 to 5 CPU-milliseconds a call, several times everything else a label takes; so the calls are made
-here, and a test holds bodies and replies against that package. What bodies mean stands in `openai_replies.py`.
+The openai package costs 3 to 5 CPU-milliseconds a call, several times everything else a label takes; so the calls are
+made here, and a test holds bodies and replies against that package. What bodies mean stands in `openai_replies.py`.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class OpenAIBackend:
 
     Args:
         model: Its name, as the server knows it.
-        base_urls: Addresses up to and with /v1; several are replicas of one model, and each call goes to the one with the
-            fewest in flight. None given: `OPENAI_BASE_URL`, else api.openai.com.
+        base_urls: Addresses up to and with /v1; several are replicas of one model, and each call goes to the one with
+            the fewest in flight. None given: `OPENAI_BASE_URL`, else api.openai.com.
         endpoint: "chat" applies the model's template; "completions" takes the messages' contents joined by blank lines.
         api_key: By default `OPENAI_API_KEY`; local servers need none.
         timeout: Seconds until a call counts as lost.
@@ -138,29 +138,15 @@ class OpenAIBackend:
         return (sum(len(message.content) for message in messages) + 3) // 4
 
     async def score(self, request: ScoreRequest) -> CandidateLogprobs:
-        prompt = self._prompt_json(request.messages)
-        while True:
-            head = self._score_head
-            try:
-                body, replica = await self._post(head + prompt + b"}")
-            except (RequestRefusedError, BackendUnusableError) as error:
-                if not self._may_ask_again(error, head, wants_logprobs=True):
-                    raise
-            else:
-                return self._read(body, lambda text: parse_score(text, self._endpoint, replica.shown, self._model))
+        body, where = await self._ask(request.messages, lambda: self._score_head, wants_logprobs=True)
+        return self._read(body, lambda text: parse_score(text, self._endpoint, where, self._model))
 
     async def generate(self, request: GenerateRequest) -> Generation:
-        prompt = self._prompt_json(request.messages)
-        while True:
-            known = self._score_head
-            head = self._head(request.max_tokens, request.temperature, request.seed, request.wants_logprobs)
-            try:
-                body, replica = await self._post(head + prompt + b"}")
-            except (RequestRefusedError, BackendUnusableError) as error:
-                if not self._may_ask_again(error, known, wants_logprobs=request.wants_logprobs):
-                    raise
-            else:
-                return self._read(body, lambda text: parse_generation(text, self._endpoint, replica.shown))
+        def head() -> bytes:
+            return self._head(request.max_tokens, request.temperature, request.seed, request.wants_logprobs)
+
+        body, where = await self._ask(request.messages, head, wants_logprobs=request.wants_logprobs)
+        return self._read(body, lambda text: parse_generation(text, self._endpoint, where))
 
     async def aclose(self) -> None:
         session, self._session = self._session, None
@@ -227,7 +213,20 @@ class OpenAIBackend:
 
     # --- the exchange -------------------------------------------------------------------------------------------------
 
-    async def _post(self, data: bytes) -> tuple[bytes, _Replica]:
+    async def _ask(
+        self, messages: Sequence[Message], head: Callable[[], bytes], *, wants_logprobs: bool
+    ) -> tuple[bytes, str]:
+        """The body of a good reply and where it came from, after adapting to a server that refuses a field."""
+        prompt = self._prompt_json(messages)
+        while True:
+            known = self._score_head
+            try:
+                return await self._post(head() + prompt + b"}")
+            except (RequestRefusedError, BackendUnusableError) as error:
+                if not self._may_ask_again(error, known, wants_logprobs=wants_logprobs):
+                    raise
+
+    async def _post(self, data: bytes) -> tuple[bytes, str]:
         """One HTTP exchange: the body of a 200 and who sent it, or an error of our tree."""
         import aiohttp
 
@@ -242,7 +241,7 @@ class OpenAIBackend:
                 body = await response.read()
                 if response.status == 200:
                     replica.failures_in_row = 0
-                    return body, replica
+                    return body, replica.shown
                 body = self._without_key(body)
                 error = error_of_status(response.status, body, response.headers, replica.shown, time.time())
         except TimeoutError:

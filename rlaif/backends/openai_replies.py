@@ -1,7 +1,7 @@
 """What the bodies of OpenAI-compatible servers mean: replies to records, refusals to the tree in `rlaif.errors`.
 
-Pure: bytes and headers in, values or errors out. Nothing in a body is trusted to have the type it should have; any surprise
-in a good reply is a `MalformedReplyError`, which is asked again. `openai_api.py` does the talking.
+Pure: bytes and headers in, values or errors out. Nothing in a body is trusted to have the type it should have; any
+surprise in a good reply is a `MalformedReplyError`, which is asked again. `openai_api.py` does the talking.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from rlaif.records import CandidateLogprobs, GeneratedToken, Generation, TokenLo
 Endpoint = Literal["chat", "completions"]
 
 UNSEEN_BELOW = -100.0
-"""Nats. OpenAI and vLLM write -9999 for "not computed", others -100 or float32's minimum: unseen, which is not zero. A true
-value down here (1e-44) cannot be told from zero in float32, so nothing is lost by not counting it as seen."""
+"""Nats. OpenAI and vLLM write -9999 for what they did not compute, others float32's minimum: unseen, which is not zero.
+A true value down here (under 4e-44) cannot be told from zero in float32, so not counting it as seen loses nothing."""
 
 _ROUNDING = 1e-3
 """Nats above 0 that a logprob may be by rounding; such a value counts as 0."""
@@ -284,10 +284,10 @@ def server_words(body: bytes) -> tuple[str, str]:
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: float = 0.0) -> float | None:
-    """Seconds that a server asks to wait, from `retry-after-ms` or `Retry-After` (seconds or a date); None if it does not.
+    """Seconds that a server asks to wait, by `retry-after-ms` or `Retry-After` (seconds or a date); None if none.
 
-    >>> retry_after_seconds({"retry-after": "2"}), retry_after_seconds({"retry-after-ms": "150"}), retry_after_seconds({})
-    (2.0, 0.15, None)
+    >>> retry_after_seconds({"retry-after": "2"}), retry_after_seconds({"retry-after-ms": "150"})
+    (2.0, 0.15)
     """
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)

@@ -89,7 +89,8 @@ class PrefixTree:
 
     def split(self, node: Node, length: int) -> Node:
         """Cut a node after its first `length` tokens; returns the upper part."""
-        assert node.parent is not None and 0 < length < len(node.ids)
+        assert node.parent is not None
+        assert 0 < length < len(node.ids)
         upper = Node(node.ids[:length], node.start, node.parent, used=node.used)
         node.parent.children[upper.ids[0]] = upper
         upper.children[node.ids[length]] = node

@@ -17,17 +17,15 @@ import orjson
 
 from rlaif.data.schema import ColumnType, arrow_type, json_text, plain_value
 from rlaif.data.sources import InputSummary
+from rlaif.data.statistics import verdict_of
 from rlaif.errors import RunFolderError
-from rlaif.records import Comparison, Judgment, NamedLabel
+from rlaif.records import Comparison, Judgment, NamedLabel, Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
 PreferenceRow = dict[str, Any]
-
-TIE_BAND = 1e-9
-"""A soft label this close to 0.5 is a tie."""
 
 OUR_COLUMNS = (
     "id", "prompt", "response_a", "response_b", "chosen", "rejected", "chosen_prob", "is_tie",
@@ -116,7 +114,7 @@ def to_row(comparison: Comparison, judgment: Judgment, schema: PreferenceSchema)
     """
     label = judgment.label
     prob_a = label.prob_a
-    is_tie = abs(prob_a - 0.5) <= TIE_BAND
+    is_tie = verdict_of(prob_a) is Verdict.TIE
     is_a_chosen = is_tie or prob_a > 0.5
     chosen: Any = comparison.response_a if is_a_chosen else comparison.response_b
     rejected: Any = comparison.response_b if is_a_chosen else comparison.response_a

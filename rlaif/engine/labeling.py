@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -209,18 +209,21 @@ async def _label_rows(run: _Run, journal: Journal) -> LabelOutcome:
     async def work(comparison: Comparison) -> tuple[Comparison, Judgment | Failure]:
         return comparison, await labeler.label(comparison)
 
+    example: dict[str, Any] | None = None
     with PreferenceWriter(run.folder.path, schema) as writer:
 
         def emit(labeled: tuple[Comparison, Judgment | Failure]) -> None:
-            nonlocal next_report
+            nonlocal next_report, example
             comparison, outcome = labeled
             if isinstance(outcome, Failure):
                 run.failures.append(outcome)
                 journal.put_failure(outcome)
             else:
                 run.rows += 1
-                run.statistics.add(comparison, outcome)
-                writer.write(to_row(comparison, outcome, schema))
+                run.statistics.add(outcome)
+                row = to_row(comparison, outcome, schema)
+                writer.write(row)
+                example = example or row
             now = time.monotonic()
             if now >= next_report:
                 next_report = now + PROGRESS_SECONDS
@@ -236,7 +239,7 @@ async def _label_rows(run: _Run, journal: Journal) -> LabelOutcome:
             run.folder.write_failures(run.failures)
             raise
     run.folder.write_failures(run.failures)
-    run.folder.write_card(render_card(_card_facts(run)))
+    run.folder.write_card(render_card(_card_facts(run, example)))
     _write_run_json(run, "finished")
     progress = run.progress()
     run.listener.on_progress(progress)
@@ -336,6 +339,11 @@ async def estimate(config: LabelConfig, on_row: Callable[[int], None] = lambda _
     return Estimate(rows + len(summary.failures), calls, prompt_tokens, completion_tokens, cost)
 
 
+def is_demonstration(judge: str) -> bool:
+    """Whether a judge, by its name, is there to show the pipeline and not to label anyone's data."""
+    return judge.startswith("builtin:")
+
+
 def _has_several_principles(judge: PairwiseJudge) -> bool:
     if judge.constitution is None or judge.config.principles == "sample":
         return False
@@ -344,7 +352,6 @@ def _has_several_principles(judge: PairwiseJudge) -> bool:
 
 def _write_run_json(run: _Run, status: str) -> None:
     progress = run.progress()
-    earlier_seconds = run.earlier.get("seconds_total", 0.0) if run.earlier else 0.0
     run.folder.write(
         {
             "command": "label",
@@ -362,7 +369,7 @@ def _write_run_json(run: _Run, status: str) -> None:
                     "name": judging.name,
                     "identity": dict(judging.asker.backend.identity),
                     "verdict_in_reply": judging.asker.backend.capabilities.has_token_alternatives,
-                    "is_demonstration": judging.name.startswith("builtin:"),
+                    "is_demonstration": is_demonstration(judging.name),
                 }
                 for judging in run.panel
             ],
@@ -370,13 +377,13 @@ def _write_run_json(run: _Run, status: str) -> None:
                 "input": run.summary.rows + len(run.summary.failures),
                 "rows": run.rows,
                 "failures": len(run.failures),
-                **run.statistics.as_dict(),
+                **run.statistics.as_json(),
             },
             "calls": {"asked": progress.calls, "replayed": progress.replayed, "retries": progress.retries},
             "tokens": progress.usage._asdict(),
             "cost_usd": progress.cost,
             "seconds": round(progress.seconds, 3),
-            "seconds_total": round(earlier_seconds + progress.seconds, 3),
+            "seconds_total": round(_earlier_seconds(run) + progress.seconds, 3),
             "started_at": run.started_at,
             "repeat": run.command,
             "versions": versions(),
@@ -384,7 +391,38 @@ def _write_run_json(run: _Run, status: str) -> None:
     )
 
 
-def _card_facts(run: _Run) -> CardFacts:
-    constitution = run.panel[0].judge.constitution
+def _card_facts(run: _Run, row: Mapping[str, Any] | None) -> CardFacts:
+    judge = run.panel[0].judge
+    constitution = judge.constitution
+    settings = dataclasses.asdict(run.config.judging)
+    for shown_elsewhere in ("task", "constitution", "principles"):
+        del settings[shown_elsewhere]
     progress = run.progress()
-    raise NotImplementedError
+    return CardFacts(
+        title=run.folder.path.resolve().name,
+        judges=tuple(judging.name for judging in run.panel),
+        is_demonstration=any(is_demonstration(judging.name) for judging in run.panel),
+        task=run.config.judging.task,
+        template_fingerprint=judge.template.fingerprint,
+        settings={**settings, "seed": run.config.seed},
+        constitution=constitution.name if constitution else None,
+        constitution_fingerprint=constitution.fingerprint if constitution else None,
+        principles=tuple((principle.id, principle.text) for principle in constitution.principles) if constitution else (),
+        principle_choice=run.config.judging.principles,
+        source=run.summary.source,
+        source_sha256=run.summary.content_sha256,
+        failed=len(run.failures),
+        statistics=run.statistics,
+        prompt_tokens=progress.usage.prompt_tokens,
+        completion_tokens=progress.usage.completion_tokens,
+        cost_usd=progress.cost,
+        seconds=_earlier_seconds(run) + progress.seconds,
+        command=run.command,
+        version=versions()["rlaif"],
+        example=row,
+        columns=tuple(row) if row else (),
+    )
+
+
+def _earlier_seconds(run: _Run) -> float:
+    return float(run.earlier.get("seconds_total", 0.0)) if run.earlier else 0.0

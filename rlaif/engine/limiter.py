@@ -32,9 +32,10 @@ CallLater = Callable[[float, Callable[[], None]], Any]
 class Limiter:
     """Holds at most `limit` calls in flight, first come first served.
 
-    The limit starts at `maximum`. It halves (never below 1) when a reply carries Retry-After, or when more than a tenth of
-    the replies of the last second were 429; at most once a second, because the calls already in flight then report the
-    same overload. Good replies raise it again in equal steps. A Retry-After also holds all new calls back until it is over.
+    The limit starts at `maximum`. It halves (never below 1) when a reply carries Retry-After, or when more than a tenth
+    of the replies of the last second were 429; at most once a second, because the calls already in flight then report
+    the same overload. Good replies raise it again in equal steps. A Retry-After also holds all new calls back until it
+    is over.
 
     Args:
         maximum: Calls in flight at most, at least 1.

@@ -43,7 +43,7 @@ async def call_with_retries(
 
     Args:
         call: Makes one attempt.
-        max_retries: Attempts after the first, at most; 0 for backends in this process, where asking again does not help.
+        max_retries: Attempts after the first, at most; 0 for backends in this process: asking again does not help.
         limiter: Told of each outcome; None leaves the number of calls in flight to others.
         on_retry: Hears of each failed attempt that is followed by another.
         sleep, rng: Replaced in tests.

@@ -67,8 +67,8 @@ def test_the_principle_stands_last_before_the_cue() -> None:
 
 def test_shared_text_is_a_prefix() -> None:
     template = PairwiseTemplate("helpfulness", preamble="detailed", shots=2)
-    by_principle = [template.render(comparison(), Order.AB, principle=text)[0].content for text in ("one", "two")]
-    assert by_principle[0].split("one")[0] == by_principle[1].split("two")[0]
+    by_principle = [template.render(comparison(), Order.AB, principle=text)[0].content for text in ("<one>", "<two>")]
+    assert by_principle[0].split("<one>")[0] == by_principle[1].split("<two>")[0]
     orders = [template.render(comparison(), order)[0].content for order in Order]
     prefix = orders[0].split("### Response 1\nalpha")[0]
     assert prefix.endswith("### Prompt\nWhat?\n\n")

@@ -1,0 +1,149 @@
+"""`rlaif label INPUT -o DIR`: wires the engine to the terminal."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlaif.cli.arguments import CommandLine, parse
+from rlaif.cli.interruption import run_interruptible
+from rlaif.cli.progress import RunDisplay, display_for, is_demonstration, money
+from rlaif.cli.terminal import say, visible
+from rlaif.engine.config import LabelConfig
+from rlaif.errors import BudgetExceededError, RlaifError
+
+if TYPE_CHECKING:
+    from rlaif.engine.labeling import Estimate, LabelOutcome
+
+LINE = CommandLine(
+    prog="rlaif label",
+    description=(
+        "Judge comparisons (a prompt with two responses) and write a soft-label preference dataset. "
+        "The same command again resumes a run that was cut short."
+    ),
+    positionals=("input",),
+    short={"out": "-o"},
+    epilog="Keys come from the environment: OPENAI_API_KEY.",
+)
+
+REAL_JUDGE = "--judge openai:gpt-4.1-mini"
+
+
+@dataclass(frozen=True)
+class LabelCommand:
+    """`rlaif label` as typed: the run, and how it is shown."""
+
+    run: LabelConfig
+
+    quiet: bool = False
+    """Print errors only."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit code."""
+    command = parse(LabelCommand, argv, LINE)
+    typed = shlex.join([*LINE.prog.split(), *argv])
+    if command.run.dry_run:
+        return _estimate(command.run)
+    return _label(command, typed)
+
+
+def _label(command: LabelCommand, typed: str) -> int:
+    from rlaif.engine.labeling import run_label
+
+    display = display_for(is_quiet=command.quiet)
+    work = run_label(command.run, display, command=typed)
+    try:
+        outcome = run_interruptible(
+            work, on_stopping=lambda: display.on_message("stopping; what is done is kept (again: stop at once)")
+        )
+    except KeyboardInterrupt:
+        display.close()
+        say(f"interrupted{_done(display)}; resume with: {typed}")
+        return 130
+    except RlaifError as error:
+        display.close()
+        is_resumable = isinstance(error, BudgetExceededError) or _has_results(display)
+        if not is_resumable:
+            raise
+        say(f"{error.error_name}: {error}")
+        say(f"stopped{_done(display)}; resume with: {typed}")
+        return 130
+    finally:
+        display.close()
+    if not command.quiet:
+        print(visible(summary(outcome, command.run)))
+    return 3 if outcome.failures else 0
+
+
+def _estimate(config: LabelConfig) -> int:
+    from rlaif.engine.labeling import estimate
+
+    print(estimate_text(run_interruptible(estimate(config), on_stopping=lambda: None)))
+    return 0
+
+
+def _has_results(display: RunDisplay) -> bool:
+    return display.latest is not None and display.latest.rows_done > display.latest.failures
+
+
+def _done(display: RunDisplay) -> str:
+    latest = display.latest
+    return f" after {latest.rows_done:,} of {latest.rows_total:,} rows" if latest is not None else ""
+
+
+def estimate_text(estimate: Estimate) -> str:
+    """What `--dry-run` prints."""
+    lines = [
+        ("rows", f"{estimate.rows:,}"),
+        ("calls", f"{estimate.calls:,}"),
+        ("tokens", f"{estimate.prompt_tokens:,} in, at most {estimate.completion_tokens:,} out"),
+        ("cost", f"at most {money(estimate.cost)}" if estimate.cost is not None else "unknown; give --price IN/OUT"),
+    ]
+    return aligned(lines)
+
+
+def summary(outcome: LabelOutcome, config: LabelConfig) -> str:
+    """The table at the end of a run."""
+    progress = outcome.progress
+    folder = nearby(outcome.folder)
+    failed = f", {outcome.failures:,} failed (see {folder}/failures.jsonl)" if outcome.failures else ""
+    replayed = f", {progress.replayed:,} replies from the journal" if progress.replayed else ""
+    retried = f", {progress.retries:,} retries" if progress.retries else ""
+    usage = progress.usage
+    lines = [
+        ("rows", f"{outcome.rows:,} labeled{failed}"),
+        ("calls", f"{progress.calls:,}{replayed}{retried}"),
+        ("seconds", f"{progress.seconds:,.1f}"),
+        ("tokens", f"{usage.prompt_tokens:,} in, {usage.completion_tokens:,} out"),
+        *([("cost", money(progress.cost))] if progress.cost is not None else []),
+        *statistics_lines(outcome.statistics.as_json()),
+        ("dataset", f"{folder}/data (datasets.load_dataset({folder!r}))"),
+        ("about it", f"{folder}/README.md"),
+    ]
+    if any(map(is_demonstration, config.backend.judge)):
+        lines.append(("real judge", f"add {REAL_JUDGE}, with OPENAI_API_KEY set and another -o"))
+    return aligned(lines)
+
+
+def statistics_lines(statistics: dict[str, object]) -> list[tuple[str, str]]:
+    """The position-bias figures of a run, those that it has."""
+    names = {"swap_consistency": "swap consistency", "first_position_rate": "first slot wins"}
+    found = [(title, statistics.get(name)) for name, title in names.items()]
+    return [(title, f"{value:.1%}") for title, value in found if isinstance(value, float)]
+
+
+def aligned(lines: Sequence[tuple[str, str]]) -> str:
+    """Names and values in two columns."""
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+
+
+def nearby(path: Path) -> str:
+    """A path as short as it goes: relative where it lies below the current folder."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,174 @@
+"""The texts of `rlaif show run` and `rlaif show row`, made of what the engine knows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlaif.cli.label import aligned, nearby, statistics_lines
+from rlaif.cli.progress import duration, money
+from rlaif.cli.terminal import one_line
+from rlaif.engine.explaining import Exchange, ExplainedCall, Explanation
+from rlaif.errors import RunFolderError
+from rlaif.records import CandidateLogprobs, Reply
+
+
+def run_report(folder: Path, known: Mapping[str, Any]) -> str:
+    """What a run did.
+
+    Args:
+        folder: Its folder.
+        known: Its `run.json`.
+    """
+    config, counts, calls, tokens = (known.get(name) or {} for name in ("config", "counts", "calls", "tokens"))
+    judging, versions = config.get("judging", {}), known.get("versions", {})
+    plain = [f"{name} {value}" for name, value in judging.items() if name not in ("task", "constitution", "principles")]
+    cost = known.get("cost_usd")
+    lines = [
+        ("run", f"{nearby(folder)} ({known.get('status')})"),
+        ("command", str(known.get("repeat") or "not recorded")),
+        *[("judge", _judge(judge)) for judge in known.get("judges", [])],
+        ("task", str(judging.get("task"))),
+        ("principles", f"{judging['constitution']}: {judging['principles']}" if judging.get("constitution") else "none"),
+        ("settings", ", ".join([*plain, f"seed {config.get('seed')}"])),
+        ("input", str(config.get("input"))),
+        ("rows", f"{counts.get('rows', 0):,} labeled, {counts.get('failures', 0):,} failed, of {counts.get('input', 0):,}"),
+        *statistics_lines(counts),
+        ("calls", f"{calls.get('asked', 0):,}, {calls.get('replayed', 0):,} from the journal, {calls.get('retries', 0):,} retries"),
+        ("tokens", f"{tokens.get('prompt_tokens', 0):,} in, {tokens.get('completion_tokens', 0):,} out"),
+        ("cost", money(cost) if cost is not None else "unknown (no --price was given)"),
+        ("time", f"{duration(known.get('seconds_total', 0.0))}, last started {known.get('started_at')}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+    ]  # fmt: skip
+    return "\n".join([aligned(lines), *_failure_lines(folder)])
+
+
+def _judge(judge: Mapping[str, Any]) -> str:
+    return f"{judge.get('name')}{' (a demonstration judge)' if judge.get('is_demonstration') else ''}"
+
+
+def _failure_lines(folder: Path) -> list[str]:
+    """How many rows failed with which error, each with its first example."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for failure in _failures(folder / "failures.jsonl"):
+        name, _, message = str(failure.get("error")).partition(": ")
+        counts[name] += 1
+        examples.setdefault(name, f"{failure.get('id')} ({failure.get('stage')}): {message}")
+    if not counts:
+        return []
+    shown = [f"  {count:,} x {name}, such as {one_line(examples[name])}" for name, count in counts.most_common()]
+    return ["", "failures", *shown]
+
+
+def _failures(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path}: cannot be read ({error}); was it written by rlaif?") from error
+
+
+def label_of(folder: Path, row_id: str) -> dict[str, Any] | None:
+    """The row of the dataset with this id; None when it failed or is not written yet.
+
+    Raises:
+        RunFolderError: A shard cannot be read.
+    """
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    for shard in sorted((folder / "data").glob("*.parquet")):
+        try:
+            found = parquet.read_table(shard, filters=[("id", "=", row_id)])
+        except (OSError, pyarrow.ArrowInvalid) as error:
+            raise RunFolderError(f"{shard}: cannot be read ({error}); was it written by rlaif?") from error
+        if found.num_rows:
+            row: dict[str, Any] = found.to_pylist()[0]
+            return row
+    return None
+
+
+def row_report(explanation: Explanation, label: Mapping[str, Any] | None) -> str:
+    """Everything known of one row.
+
+    Args:
+        explanation: Its prompts, replies and readings.
+        label: Its row of the dataset; None when there is none.
+    """
+    comparison = explanation.comparison
+    human = comparison.human_label.value if comparison.human_label else "none"
+    votes = f" (votes: {', '.join(vote.value for vote in comparison.human_votes)})" if comparison.human_votes else ""
+    parts = [_titled(f"row {comparison.id}", f"human label: {human}{votes}")]
+    parts += [_titled(f"prompt, {turn.role}", turn.content) for turn in comparison.prompt]
+    parts += [_titled("response A", comparison.response_a), _titled("response B", comparison.response_b)]
+    parts.append(_titled("label", _label(label)))
+    if comparison.response_a == comparison.response_b:
+        parts.append("The responses are the same: 0.5, and no judge was asked.")
+    parts += [_call(call) for call in explanation.calls]
+    if explanation.failures:
+        failures = [f"{one.stage}: {one.error} (attempts: {one.attempts})" for one in explanation.failures]
+        parts.append(_titled("failures, oldest first", "\n".join(failures)))
+    return "\n\n".join(parts)
+
+
+LABEL_COLUMNS = (
+    "prob_a", "prob_a_ab", "prob_a_ba", "label_mass_ab", "label_mass_ba", "is_bounded", "chosen_prob", "is_tie",
+    "sampled_principle",
+)  # fmt: skip
+
+
+def _label(label: Mapping[str, Any] | None) -> str:
+    if label is None:
+        return "none: the row failed, or is not labeled yet"
+    lines = [(name, str(label[name])) for name in LABEL_COLUMNS if label.get(name) is not None]
+    for several in ("by_principle", "by_judge"):
+        lines += [(f"{several[3:]} {one['name']}", _probabilities(one)) for one in label.get(several) or ()]
+    return aligned(lines)
+
+
+def _probabilities(named: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in named.items() if isinstance(value, float))
+
+
+def _call(call: ExplainedCall) -> str:
+    parts = []
+    for step, exchange in enumerate(call.exchanges, 1):
+        title = call.stage if len(call.exchanges) == 1 else f"{call.stage}, step {step}"
+        parts += [_titled(f"{title}: {message.role} message", message.content) for message in exchange.request.messages]
+        parts.append(_titled(f"{title}: reply", _reply(exchange)))
+    parts.append(_titled(f"{call.stage}: reading", _reading(call)))
+    return "\n\n".join(parts)
+
+
+def _reply(exchange: Exchange) -> str:
+    reply: Reply | None = exchange.reply
+    if reply is None:
+        return "none in the journal"
+    if isinstance(reply, CandidateLogprobs):
+        tokens = [f"{one.token!r} {math.exp(one.logprob):.6f}" for one in reply.tokens]
+        return f"next token: {', '.join(tokens)}{'' if reply.is_exhaustive else ' (others not returned)'}"
+    return f"{reply.text}\n(finish reason: {reply.finish_reason})"
+
+
+def _reading(call: ExplainedCall) -> str:
+    if call.error is not None:
+        return call.error
+    reading = call.reading
+    if reading is None:
+        return "none: a reply is missing"
+    if reading.prob_first is None:
+        return "the sample states no verdict"
+    mass = f", label mass {reading.label_mass:.6f}" if reading.label_mass is not None else ""
+    return f"P(first slot preferred) {reading.prob_first:.6f}{mass}{' (bounded)' if reading.is_bounded else ''}"
+
+
+def _titled(title: str, text: str) -> str:
+    return f"----- {title} -----\n{text}"

@@ -1,0 +1,212 @@
+"""`rlaif show prompt|run|row`: look at what a judge is sent, what a run did, and what is known of one label."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlaif.backends.config import BackendConfig
+from rlaif.cli.arguments import CommandLine, parse
+from rlaif.cli.terminal import say, visible
+from rlaif.config import nearest
+from rlaif.engine.config import SourceConfig
+from rlaif.errors import ConfigError, InputError
+from rlaif.judge.config import JudgeConfig
+from rlaif.records import Comparison, Generation, Request
+
+PROMPT = CommandLine(
+    prog="rlaif show prompt",
+    description=(
+        "Print exactly what the judge gets for one comparison, for each order, principle and step. "
+        "The prompts go to stdout, the lines that tell them apart to stderr."
+    ),
+    positionals=("input",),
+)
+RUN = CommandLine("rlaif show run", "Print what a run did.", ("folder",))
+ROW = CommandLine("rlaif show row", "Print everything known of one label.", ("folder", "id"))
+
+SECTIONS = ("prompt", "run", "row")
+REASONS = "(the judge's reasons stand here)"
+
+
+@dataclass(frozen=True)
+class ShowPromptCommand:
+    """`rlaif show prompt INPUT`."""
+
+    input: str
+    """Comparisons, as for rlaif label."""
+
+    id: str | None = None
+    """Row to show; by default the first."""
+
+    raw: bool = False
+    """Write the prompt's own bytes; by default control characters are spelled out."""
+
+    seed: int = 0
+    """Seed of the draws, as for rlaif label."""
+
+    quiet: bool = False
+    """Print the prompts only."""
+
+    judging: JudgeConfig = field(default_factory=JudgeConfig)
+    backend: BackendConfig = field(default_factory=BackendConfig)
+    source: SourceConfig = field(default_factory=SourceConfig)
+
+
+@dataclass(frozen=True)
+class ShowRunCommand:
+    """`rlaif show run DIR`."""
+
+    folder: str
+    """Run folder."""
+
+
+@dataclass(frozen=True)
+class ShowRowCommand:
+    """`rlaif show row DIR ID`."""
+
+    folder: str
+    """Run folder."""
+
+    id: str
+    """Id of the row."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit code."""
+    match argv:
+        case ["prompt", *rest]:
+            return _show_prompt(parse(ShowPromptCommand, rest, PROMPT))
+        case ["run", *rest]:
+            return _show_run(parse(ShowRunCommand, rest, RUN))
+        case ["row", *rest]:
+            return _show_row(parse(ShowRowCommand, rest, ROW))
+        case ["-h" | "--help", *_]:
+            print("usage: rlaif show prompt|run|row ...\n")
+            for line in (PROMPT, RUN, ROW):
+                print(f"  {line.prog} {' '.join(map(str.upper, line.positionals)):<10}  {line.description}")
+            return 0
+        case [first, *_]:
+            raise ConfigError(f"unknown: rlaif show {first}{nearest(first, SECTIONS)}; known: {', '.join(SECTIONS)}")
+    raise ConfigError(f"rlaif show needs one of {', '.join(SECTIONS)}")
+
+
+def _show_run(command: ShowRunCommand) -> int:
+    from rlaif.cli.reports import run_report
+    from rlaif.engine.explaining import config_of_run
+    from rlaif.engine.run_folder import RunFolder
+
+    folder = RunFolder(Path(command.folder), "label")
+    _, known = config_of_run(folder)
+    print(visible(run_report(folder.path, known)))
+    return 0
+
+
+def _show_row(command: ShowRowCommand) -> int:
+    from rlaif.cli.reports import label_of, row_report
+    from rlaif.engine.explaining import explain_row
+    from rlaif.engine.run_folder import RunFolder
+
+    folder = RunFolder(Path(command.folder), "label")
+    explanation = explain_row(folder, command.id)
+    print(visible(row_report(explanation, label_of(folder.path, command.id))))
+    return 0
+
+
+def _show_prompt(command: ShowPromptCommand) -> int:
+    from rlaif.judge.constitutions import load_constitution
+    from rlaif.judge.pairwise import PairwiseJudge
+
+    name = command.judging.constitution
+    judge = PairwiseJudge(
+        command.judging,
+        load_constitution(name) if name else None,
+        seed=command.seed,
+        verdict_in_reply=command.judging.cot and _reads_verdicts_in_replies(command.backend),
+    )
+    comparison = _row(command)
+    calls = [call for call in judge.plan(comparison) if call.sample == 0]
+    if not calls:
+        say(f"row {comparison.id}: both responses are the same, so the label is 0.5 and no judge is asked")
+    for call in calls:
+        about = f"row {comparison.id}, order {call.order.value}"
+        about += f", principle {call.principle.id}" if call.principle else ""
+        for step, request in enumerate(_requests(judge.ask(comparison, call)), 1):
+            for message in request.messages:
+                if not command.quiet:
+                    sys.stdout.flush()
+                    say(f"----- {about}, step {step} ({_wanted(request)}), {message.role} message -----")
+                _write(message.content, is_raw=command.raw)
+    return 0
+
+
+def _requests(conversation: Any) -> Iterator[Request]:
+    """The requests of one call; a made-up reply stands where the judge's reasons would."""
+    request = next(conversation)
+    yield request
+    if getattr(request, "max_tokens", None) is not None:
+        try:
+            yield conversation.send(Generation(REASONS, "stop"))
+        except StopIteration:
+            return
+
+
+def _wanted(request: Request) -> str:
+    labels = getattr(request, "labels", None)
+    if labels is not None:
+        return f"asks for the log-probabilities of {' and '.join(labels)}"
+    assert not hasattr(request, "labels")
+    return f"asks for text, at most {getattr(request, 'max_tokens', 0)} tokens"
+
+
+def _write(text: str, *, is_raw: bool) -> None:
+    if is_raw:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogatepass"))
+        sys.stdout.buffer.flush()
+    else:
+        print(visible(text), flush=True)
+
+
+def _row(command: ShowPromptCommand) -> Comparison:
+    """The row with the id asked for, or the first one.
+
+    Raises:
+        InputError: There is none; names the nearest ids.
+    """
+    from rlaif.data.sources import read_comparisons
+
+    comparisons = read_comparisons(
+        command.input,
+        columns=command.source.renames,
+        seed=command.seed,
+        skip_bad_rows=command.source.skip_bad_rows,
+    )
+    ids: list[str] = []
+    for comparison in comparisons:
+        if command.id is None or comparison.id == command.id:
+            return comparison
+        ids.append(comparison.id)
+    if command.id is None:
+        raise InputError("holds no row that can be read", path=command.input)
+    near = nearest(command.id, ids) or f"; the first are {', '.join(itertools.islice(ids, 3))}"
+    raise InputError(f"has no row with the id {command.id!r}{near}", path=command.input)
+
+
+def _reads_verdicts_in_replies(config: BackendConfig) -> bool:
+    """Whether the judge gives log-probabilities with its text, so that reasons and verdict are one call."""
+    from rlaif.backends.registry import open_backend
+
+    async def ask() -> bool:
+        backend = open_backend(config.judge[0], config)
+        try:
+            return backend.capabilities.has_token_alternatives
+        finally:
+            await backend.aclose()
+
+    return asyncio.run(ask())
