@@ -106,7 +106,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     import difflib
 
-    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.7)
+    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
     return f" (did you mean {' or '.join(repr(match) for match in close)}?)" if close else ""
 
 

@@ -121,14 +121,20 @@ class GenerateRequest:
         max_tokens: Most tokens to generate.
         temperature: 0 is greedy.
         seed: For the sampler; None leaves the draw to the backend. Changes the answer only where temperature > 0.
-        wants_logprobs: Return, for each generated token, the likeliest alternatives, where the backend can.
+        labels: Where a generated token spells one of these, the likeliest alternatives in its place are wanted, if the
+            backend has them. Empty: none are.
     """
 
     messages: tuple[Message, ...]
     max_tokens: int
     temperature: float = 0.0
     seed: int | None = None
-    wants_logprobs: bool = False
+    labels: tuple[str, ...] = ()
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether log-probabilities are to be asked for."""
+        return bool(self.labels)
 
 
 class Usage(NamedTuple):
@@ -170,7 +176,7 @@ class CandidateLogprobs:
 
 
 class GeneratedToken(NamedTuple):
-    """One generated token and the likeliest alternatives in its place (itself among them)."""
+    """One generated token and the likeliest alternatives in its place (itself among them); empty where not wanted."""
 
     token: str
     alternatives: tuple[TokenLogprob, ...]

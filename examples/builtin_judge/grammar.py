@@ -55,7 +55,7 @@ class Pair:
 
 
 def make_comparison(rng: random.Random, words: Lexicon, size: str = "short") -> Pair:
-    """A comparison of a given size: "short" (up to some 250 tokens), or "long" (some 400 to 1,000)."""
+    """A comparison of a given size: "tiny", "short" (up to some 250 tokens), or "long" (some 400 to 1,000)."""
     kind = rng.choices(("ask", "harm", "constraint", "summary"), (58, 18, 14, 10))[0]
     scene = _SCENES[kind](rng, words, size)
     first = make_response(rng, words, scene, draw_plan(rng, scene, size))
@@ -86,6 +86,8 @@ def draw_plan(rng: random.Random, scene: Scene, size: str) -> Plan:
     """Traits of one response, each drawn by itself."""
     if scene.task == "summarization":
         sentences = rng.choice((1, 1, 2, 3, 4))
+    elif size == "tiny":
+        sentences = rng.choice((1, 1, 2, 3))
     elif size == "long":
         sentences = rng.choice((2, 4, 8, 12, 16, 22))
     else:

@@ -24,7 +24,7 @@ class Shape:
 
     vocabulary: int = 2048
     width: int = 128
-    layers: int = 6
+    layers: int = 5
     heads: int = 4
     hidden: int = 384
     theta: float = 10_000.0
@@ -73,7 +73,7 @@ class JudgeNetwork(nn.Module):
     """The decoder and its throw-away heads.
 
     The heads read the layers at which the decoder needs what they teach: segment (1), whether a token also stands in the
-    prompt (2), traits of a response and kinds of a question (`layers - 2`), so that the layers above can compare.
+    prompt (2), traits of a response and kinds of a question (`layers - 2`, the third), so that the layers above can compare.
     """
 
     def __init__(self, shape: Shape) -> None:

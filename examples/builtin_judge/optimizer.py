@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -22,6 +23,18 @@ def orthogonalize(gradients: Tensor, steps: int = 5) -> Tensor:
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
     return x.mT if is_tall else x
+
+
+def _shared_orthogonalize(gradients: Tensor) -> Tensor:
+    """`orthogonalize`, each process doing its share of the matrices."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return orthogonalize(gradients)
+    own = range(dist.get_rank(), len(gradients), dist.get_world_size())
+    update = torch.zeros_like(gradients)
+    if own:
+        update[own.start :: own.step] = orthogonalize(gradients[own.start :: own.step])
+    dist.all_reduce(update)
+    return update
 
 
 class Muon:
@@ -41,7 +54,7 @@ class Muon:
         for group, momentum in zip(self.groups, self.momenta, strict=True):
             gradients = torch.stack([p.grad for p in group if p.grad is not None])
             momentum.lerp_(gradients, 1 - self.momentum)
-            update = orthogonalize(gradients.lerp(momentum, self.momentum))
+            update = _shared_orthogonalize(gradients.lerp(momentum, self.momentum))
             rows, columns = group[0].shape
             scale = rate * math.sqrt(max(1.0, rows / columns))
             for parameter, own in zip(group, update, strict=True):

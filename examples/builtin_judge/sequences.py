@@ -11,6 +11,7 @@ import math
 import random
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -227,13 +228,21 @@ def rating_sequence(
     return sequence
 
 
+class Shares(NamedTuple):
+    """How much of the mix is of which size, and how much is copy-match sequences."""
+
+    tiny: float
+    long: float
+    copy: float
+
+
 def draw_sequences(
-    rng: random.Random, words: Lexicon, encoder: Encoder, layout: Layout, long_share: float, copy_share: float
+    rng: random.Random, words: Lexicon, encoder: Encoder, layout: Layout, shares: Shares
 ) -> list[Sequence]:
     """The next few training sequences: mostly a comparison in both orders, now and then ratings of its responses."""
-    if rng.random() < copy_share:
+    if rng.random() < shares.copy:
         return pairwise_sequences(rng, words, encoder, layout, make_copy_pair(rng, words), 1)
-    size = "long" if rng.random() < long_share else "short"
+    size = rng.choices(("tiny", "short", "long"), (shares.tiny, 1.0 - shares.tiny - shares.long, shares.long))[0]
     pair = make_comparison(rng, words, size)
     if rng.random() < 0.25:
         return [

@@ -22,7 +22,7 @@ from .layout import Layout, read_layout
 from .lexicon import lexicon
 from .model import JudgeNetwork, Shape, export
 from .optimizer import Optimizer
-from .sequences import Encoder, draw_sequences
+from .sequences import Encoder, Shares, draw_sequences
 from .tokenizer import BOS, END, PAD, save_tokenizer, train_tokenizer
 
 
@@ -45,7 +45,7 @@ class Run:
     minutes: float
     processes: int = 2
     seed: int = 0
-    budget: int = 3000
+    budget: int = 1600
     checks: int = 12
 
 
@@ -73,7 +73,9 @@ def losses(network: JudgeNetwork, batch: Batch, labels: Tensor) -> dict[str, Ten
     states = network.hidden_states(batch.ids, batch.positions, batch.mask)
     answers = states[-1][batch.answer_at[:, 0], batch.answer_at[:, 1]]
     logprobs = F.log_softmax(network.logits(answers), dim=-1)[:, labels]
-    found = {"answer": -(batch.answers * logprobs).sum(-1).mean()}
+    each = -(batch.answers * logprobs).sum(-1)
+    is_pair = batch.answers[:, 2:].sum(-1) == 0
+    found = {"pairs": each[is_pair].sum() / len(each), "ratings": each[~is_pair].sum() / len(each)}
     middle = states[network.shape.layers - 3]
     kinds = network.kind_head(middle[batch.kind_at[:, 0], batch.kind_at[:, 1]])
     found["kind"] = 1.0 * F.binary_cross_entropy_with_logits(kinds, batch.kinds)
@@ -89,6 +91,15 @@ def losses(network: JudgeNetwork, batch: Batch, labels: Tensor) -> dict[str, Ten
         told = network.logits(states[-1][batch.told_at[:, 0], batch.told_at[:, 1]])
         found["told"] = 0.05 * F.cross_entropy(told, batch.told)
     return found
+
+
+def _shares(progress: float) -> Shares:
+    """Short texts and copying first, long texts in the last third."""
+    if progress < 0.12:
+        return Shares(tiny=0.8, long=0.0, copy=0.15)
+    if progress < 0.6:
+        return Shares(tiny=0.2, long=0.04, copy=0.1)
+    return Shares(tiny=0.1, long=0.2, copy=0.04)
 
 
 class _Worker:
@@ -112,9 +123,7 @@ class _Worker:
         words = lexicon("train")
 
         def draw():  # type: ignore[no-untyped-def]
-            long_share = 0.04 if self.progress < 0.6 else 0.2
-            copy_share = 0.15 if self.progress < 0.3 else 0.05
-            return draw_sequences(self.rng, words, self.encoder, self.layout, long_share, copy_share)
+            return draw_sequences(self.rng, words, self.encoder, self.layout, _shares(self.progress))
 
         started, before = time.monotonic(), self.elapsed
         next_check, next_save, next_line = self.progress, time.monotonic() + 120, 0.0

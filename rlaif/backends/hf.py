@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlaif.backends.base import Capabilities
 from rlaif.backends.hf_loading import describe, find_model, load_model, stop_ids
-from rlaif.backends.model_runs import GenerateJob, PaddedRunner, Runner, ScoreJob
-from rlaif.errors import BackendUnusableError, PromptTooLongError
+from rlaif.backends.model_runs import Generated, GenerateJob, PaddedRunner, Runner, Scored, ScoreJob
+from rlaif.errors import BackendError, BackendUnusableError, PromptTooLongError
 from rlaif.records import (
     CandidateLogprobs,
     GenerateRequest,
@@ -112,6 +112,11 @@ class HfBackend:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         return self._source.tokenizer
 
+    @property
+    def model_path(self) -> str:
+        """The folder, or the name on the hub."""
+        return self._source.path
+
     async def score(self, request: ScoreRequest) -> CandidateLogprobs:
         """Exact log-probabilities of every token that spells one of the labels.
 
@@ -137,10 +142,12 @@ class HfBackend:
         self._handed_over.put(None)
         await asyncio.to_thread(thread.join)
         if self.truncated_prompts:
+            count = self.truncated_prompts
             _log.warning(
-                "%s: %d prompts were longer than its context of %s tokens and were cut in the middle",
+                "%s: %d prompt%s longer than its context of %s tokens and cut in the middle of the longest text",
                 self._name,
-                self.truncated_prompts,
+                count,
+                " was" if count == 1 else "s were",
                 self._source.context_tokens,
             )
 
@@ -209,18 +216,12 @@ class HfBackend:
         """Answer as many of the calls, the first among them, as fit into a batch: index -> reply."""
         kind = type(calls[0].request)
         rows = [row for row, call in enumerate(calls) if isinstance(call.request, kind)]
-        if kind is ScoreRequest:
-            jobs = [ScoreJob(calls[row].ids, self._wanted(calls[row])) for row in rows]
-            return {
-                rows[at]: self._logprobs(calls[rows[at]], s.logprobs, s.cached_tokens)
-                for at, s in self._runner.score(jobs).items()
-            }
         runner = self._runner
-        jobs_ = [self._generate_job(calls[row]) for row in rows]
-        return {
-            rows[at]: self._text(calls[rows[at]], g.ids, g.is_stopped, g.cached_tokens)
-            for at, g in runner.generate(jobs_, self._stops).items()
-        }
+        if kind is ScoreRequest:
+            scored = runner.score([ScoreJob(calls[row].ids, self._wanted(calls[row])) for row in rows])
+            return {rows[at]: self._logprobs(calls[rows[at]], result) for at, result in scored.items()}
+        written = runner.generate([self._generate_job(calls[row]) for row in rows], self._stops)
+        return {rows[at]: self._text(calls[rows[at]], result) for at, result in written.items()}
 
     def _generate_job(self, call: _Call) -> GenerateJob:
         request = call.request
@@ -244,18 +245,19 @@ class HfBackend:
         assert isinstance(call.request, ScoreRequest)
         return tuple(token.id for token in self._label_tokens(call.request.labels))
 
-    def _logprobs(self, call: _Call, logprobs: Sequence[float], cached_tokens: int) -> CandidateLogprobs:
+    def _logprobs(self, call: _Call, scored: Scored) -> CandidateLogprobs:
         assert isinstance(call.request, ScoreRequest)
         labels = self._label_tokens(call.request.labels)
-        tokens = tuple(TokenLogprob(label.text, logprob) for label, logprob in zip(labels, logprobs, strict=True))
-        return CandidateLogprobs(tokens, is_exhaustive=True, usage=Usage(len(call.ids), 0, cached_tokens))
-
-    def _text(self, call: _Call, ids: Sequence[int], is_stopped: bool, cached_tokens: int) -> Generation:
-        spoken = ids[:-1] if is_stopped else ids
-        text: str = self._source.tokenizer.decode(
-            list(spoken), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        tokens = tuple(
+            TokenLogprob(label.text, logprob) for label, logprob in zip(labels, scored.logprobs, strict=True)
         )
-        return Generation(text, "stop" if is_stopped else "length", usage=Usage(len(call.ids), len(ids), cached_tokens))
+        return CandidateLogprobs(tokens, is_exhaustive=True, usage=Usage(len(call.ids), 0, scored.cached_tokens))
+
+    def _text(self, call: _Call, generated: Generated) -> Generation:
+        spoken = generated.ids[:-1] if generated.is_stopped else generated.ids
+        text: str = self._source.tokenizer.decode(spoken, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        usage = Usage(len(call.ids), len(generated.ids), generated.cached_tokens)
+        return Generation(text, "stop" if generated.is_stopped else "length", usage=usage)
 
 
 def _work(backend: HfBackend, handed_over: SimpleQueue[list[_Call] | None]) -> None:
@@ -280,7 +282,7 @@ def _work(backend: HfBackend, handed_over: SimpleQueue[list[_Call] | None]) -> N
             try:
                 replies = backend._answer(backlog)
             except Exception as error:  # whatever it is, it belongs to those who wait
-                _deliver([(call, error) for call in backlog])
+                _deliver([(call, _as_backend_error(backend.name, error)) for call in backlog])
                 backlog = []
                 continue
             _deliver([(backlog[row], reply) for row, reply in replies.items()])
@@ -297,6 +299,14 @@ def _prepared(backend: HfBackend, calls: Sequence[_Call]) -> list[_Call]:
             failed.append((call, error))
     _deliver(failed)
     return ready
+
+
+def _as_backend_error(name: str, error: Exception) -> BackendError:
+    if isinstance(error, BackendError):
+        return error
+    wrapped = BackendError(f"{name} failed on a batch: {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def _deliver(answers: Sequence[tuple[_Call, Reply | Exception]]) -> None:

@@ -25,6 +25,7 @@ from rlaif.backends.openai_replies import (
     parse_generation,
     parse_score,
     refuses_logprobs,
+    words_of,
 )
 from rlaif.errors import (
     BackendError,
@@ -146,7 +147,7 @@ class OpenAIBackend:
             return self._head(request.max_tokens, request.temperature, request.seed, request.wants_logprobs)
 
         body, where = await self._ask(request.messages, head, wants_logprobs=request.wants_logprobs)
-        return self._read(body, lambda text: parse_generation(text, self._endpoint, where))
+        return self._read(body, lambda text: parse_generation(text, self._endpoint, where, request.labels))
 
     async def aclose(self) -> None:
         session, self._session = self._session, None
@@ -191,7 +192,7 @@ class OpenAIBackend:
         Raises:
             LogprobsUnavailableError: The server gives no log-probabilities for this model.
         """
-        words = str(error)
+        words = words_of(error)
         allowed = largest_top_logprobs(words, self._top_logprobs) if wants_logprobs else None
         if self._endpoint == "chat" and self._tokens_field == "max_tokens" and asks_for_max_completion_tokens(words):
             self._tokens_field = "max_completion_tokens"

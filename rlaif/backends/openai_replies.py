@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
@@ -44,11 +44,12 @@ _TOO_LONG = re.compile(
     r"|input (?:is )?too long|inputs? tokens? .{0,40}must be|exceeds? the maximum allowed length",
     re.IGNORECASE,
 )
+_ABOUT_LOGPROBS = r"log_?probs\b(?![\"']\s*:\s*(?:true|\d))"  # that is a quotation of our own request
+_REFUSES = r"\b(?:not|unsupported|unavailable|unknown|unrecognized|disabled|invalid|cannot|doesn't|isn't|aren't)\b"
 _LOGPROBS_REFUSED = re.compile(
-    r"log_?probs\b.{0,60}\b(?:not|un\w+|disabled|isn't|aren't|doesn't|invalid|unknown|cannot)\b"
-    r"|\b(?:not|un\w+|disabled|invalid|unknown|cannot|doesn't)\b.{0,60}log_?probs",
-    re.IGNORECASE,
+    rf"{_ABOUT_LOGPROBS}.{{0,60}}{_REFUSES}|{_REFUSES}.{{0,60}}{_ABOUT_LOGPROBS}", re.IGNORECASE
 )
+_LOGPROBS_LIMITED = re.compile(_ABOUT_LOGPROBS, re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 _TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _NUMBERS = (float, int)  # compared by `type(x) in`: True is no number here
@@ -75,33 +76,40 @@ def parse_score(body: bytes, endpoint: Endpoint, where: str, model: str) -> Cand
         logprobs = choice.get("logprobs")
         if not logprobs:
             raise LogprobsUnavailableError(missing_logprobs(where, model))
-        if endpoint == "completions":
-            tokens, token = _first_of_completion(logprobs)
-        else:
-            tokens, token = _first_of_chat(logprobs)
-        if not tokens and text:
+        first = _first_of_completion(logprobs) if endpoint == "completions" else _first_of_chat(logprobs)
+        if first is None and not text:  # the model ended at once: an answer, though not one of the labels
+            return CandidateLogprobs((), False, _usage(reply), "")
+        if first is None or not first.alternatives:
             raise LogprobsUnavailableError(missing_logprobs(where, model))
-        return CandidateLogprobs(tokens, False, _usage(reply), token if token is not None else text)
-    except (KeyError, IndexError, TypeError, AttributeError, _SurpriseError) as error:
+        return CandidateLogprobs(first.alternatives, False, _usage(reply), first.token)
+    except _SURPRISES as error:
         raise _malformed(body, where, error) from None
 
 
-def parse_generation(body: bytes, endpoint: Endpoint, where: str) -> Generation:
-    """The text of a reply, with the alternatives of each token where the server sent them. Raises as `parse_score`."""
+def parse_generation(body: bytes, endpoint: Endpoint, where: str, labels: Collection[str] = ()) -> Generation:
+    """The text of a reply and, where `labels` are given, its tokens.
+
+    Only tokens that spell a label have their alternatives read: 512 tokens with 20 each take milliseconds. Raises as
+    `parse_score`, but for `LogprobsUnavailableError`: no tokens is an answer, too.
+    """
     reply, choice, text = _open(body, endpoint, where)
     try:
         reason = choice.get("finish_reason")
         logprobs = choice.get("logprobs")
         tokens: tuple[GeneratedToken, ...] = ()
-        if logprobs:
-            tokens = _tokens_of_completion(logprobs) if endpoint == "completions" else _tokens_of_chat(logprobs)
+        if logprobs and labels:
+            read = _tokens_of_completion if endpoint == "completions" else _tokens_of_chat
+            tokens = tuple(read(logprobs, labels))
         return Generation(text, reason if isinstance(reason, str) else "stop", tokens, _usage(reply))
-    except (KeyError, IndexError, TypeError, AttributeError, _SurpriseError) as error:
+    except _SURPRISES as error:
         raise _malformed(body, where, error) from None
 
 
 class _SurpriseError(Exception):
     """Something in a body is not what the protocol says; never leaves this module."""
+
+
+_SURPRISES = (KeyError, IndexError, TypeError, AttributeError, _SurpriseError)
 
 
 def _open(body: bytes, endpoint: Endpoint, where: str) -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -128,62 +136,59 @@ def _open(body: bytes, endpoint: Endpoint, where: str) -> tuple[dict[str, Any], 
             text = ""
         if type(text) is not str:
             raise _SurpriseError(f"the text is {type(text).__name__}")
-    except (KeyError, IndexError, TypeError, AttributeError, _SurpriseError) as error:
+    except _SURPRISES as error:
         raise _malformed(body, where, error) from None
     return reply, choice, text
 
 
-def _first_of_chat(logprobs: dict[str, Any]) -> tuple[tuple[TokenLogprob, ...], str | None]:
+def _first_of_chat(logprobs: dict[str, Any]) -> GeneratedToken | None:
     content = logprobs.get("content")
-    if not content:
-        return (), None
-    first = content[0]
-    return _alternatives(first), first["token"]
+    return GeneratedToken(content[0]["token"], _alternatives(content[0])) if content else None
 
 
-def _tokens_of_chat(logprobs: dict[str, Any]) -> tuple[GeneratedToken, ...]:
-    return tuple(GeneratedToken(entry["token"], _alternatives(entry)) for entry in logprobs.get("content") or ())
+def _tokens_of_chat(logprobs: dict[str, Any], labels: Collection[str]) -> Iterator[GeneratedToken]:
+    for entry in logprobs.get("content") or ():
+        token = _text(entry["token"])
+        yield GeneratedToken(token, _alternatives(entry) if token.strip() in labels else ())
 
 
 def _alternatives(entry: dict[str, Any]) -> tuple[TokenLogprob, ...]:
-    token, own = entry["token"], entry["logprob"]
+    """The tokens listed for one place, the generated one among them; none where the server lists none."""
+    listed = entry.get("top_logprobs")
+    if not listed:
+        return ()
+    return _seen([(other["token"], other["logprob"]) for other in listed], entry["token"], entry["logprob"])
+
+
+def _first_of_completion(logprobs: dict[str, Any]) -> GeneratedToken | None:
+    return next(_tokens_of_completion(logprobs, None), None)
+
+
+def _tokens_of_completion(logprobs: dict[str, Any], labels: Collection[str] | None) -> Iterator[GeneratedToken]:
+    """The tokens; with `labels` None, all with their alternatives."""
+    texts, own = logprobs["tokens"] or (), logprobs["token_logprobs"] or ()
+    alternatives = logprobs.get("top_logprobs") or [None] * len(texts)
+    if not len(texts) == len(own) == len(alternatives):
+        raise _SurpriseError(f"{len(texts)} tokens have {len(own)} logprobs and {len(alternatives)} alternatives")
+    for text, logprob, listed in zip(texts, own, alternatives, strict=True):
+        is_wanted = listed and (labels is None or _text(text).strip() in labels)
+        yield GeneratedToken(_text(text), _seen(listed.items(), text, logprob) if is_wanted else ())
+
+
+def _seen(listed: Iterable[tuple[Any, Any]], token: Any, logprob: Any) -> tuple[TokenLogprob, ...]:
+    """What is listed, and the generated token where it is absent, without what counts as unseen."""
     found: list[TokenLogprob] = []
     is_listed = False
-    for other in entry.get("top_logprobs") or ():
-        text = other["token"]
-        if text == token:
-            is_listed = True
-        _append(found, text, other["logprob"])
+    for other, value in listed:
+        is_listed = is_listed or other == token
+        _append(found, other, value)
     if not is_listed:
-        _append(found, token, own)
+        _append(found, token, logprob)
     return tuple(found)
-
-
-def _first_of_completion(logprobs: dict[str, Any]) -> tuple[tuple[TokenLogprob, ...], str | None]:
-    tokens = _tokens_of_completion(logprobs, only_first=True)
-    return (tokens[0].alternatives, tokens[0].token) if tokens else ((), None)
-
-
-def _tokens_of_completion(logprobs: dict[str, Any], *, only_first: bool = False) -> tuple[GeneratedToken, ...]:
-    texts = logprobs["tokens"] or ()
-    alternatives = logprobs.get("top_logprobs") or [None] * len(texts)
-    generated = []
-    for text, own, others in zip(texts, logprobs["token_logprobs"] or (), alternatives, strict=True):
-        found: list[TokenLogprob] = []
-        for other, logprob in (others or {}).items():
-            _append(found, other, logprob)
-        if not others or text not in others:
-            _append(found, text, own)
-        generated.append(GeneratedToken(text, tuple(found)))
-        if only_first:
-            break
-    return tuple(generated)
 
 
 def _append(found: list[TokenLogprob], token: Any, logprob: Any) -> None:
     """Keep a token that was seen. A null stands for minus infinity, which JSON cannot write."""
-    if type(token) is not str:
-        raise _SurpriseError(f"a token is {type(token).__name__}")
     if logprob is None:
         return
     if type(logprob) not in _NUMBERS:
@@ -193,7 +198,13 @@ def _append(found: list[TokenLogprob], token: Any, logprob: Any) -> None:
             raise _SurpriseError(f"a logprob is {logprob}, above 0")
         logprob = 0.0
     if logprob > UNSEEN_BELOW:
-        found.append(TokenLogprob(token, float(logprob)))
+        found.append(TokenLogprob(_text(token), float(logprob)))
+
+
+def _text(token: Any) -> str:
+    if type(token) is not str:
+        raise _SurpriseError(f"a token is {type(token).__name__}")
+    return token
 
 
 def _usage(reply: dict[str, Any]) -> Usage:
@@ -311,6 +322,11 @@ def _seconds_until(date: str, server_now: str | None, now: float) -> float:
         return math.nan
 
 
+def words_of(refusal: BackendError) -> str:
+    """The server's words in an error of `error_of_status`, without the address and status before them."""
+    return str(refusal).partition(": ")[2]
+
+
 def asks_for_max_completion_tokens(words: str) -> bool:
     """Whether a refusal says that `max_tokens` must be called `max_completion_tokens`."""
     return "max_completion_tokens" in words
@@ -324,7 +340,7 @@ def largest_top_logprobs(words: str, asked: int) -> int | None:
     >>> largest_top_logprobs("Invalid value for 'top_logprobs': must be less than or equal to 5.", 20)
     5
     """
-    if "logprobs" not in words:
+    if _LOGPROBS_LIMITED.search(words) is None:
         return None
     is_about_number = re.search(
         r"less than|at most|greater than|max|up to|between|exceed|<=|limit|range", words, re.IGNORECASE

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _ATTENTION = "rlaif_prefix_sharing"
 _BLOCK_TOKENS = 1024
-"""A subtree of at most this many tokens is attended in one go: fewer, larger operations, under a mask that wastes more."""
+"""A subtree of at most this many tokens is attended in one go: fewer, larger operations, and a mask that wastes more."""
 
 _UNSUPPORTED_OPTIONS = ("sliding_window", "softcap", "s_aux", "position_bias")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,11 +67,10 @@ def _label(command: LabelCommand, typed: str) -> int:
         return 130
     except RlaifError as error:
         display.close()
-        is_resumable = isinstance(error, BudgetExceededError) or _has_results(display)
-        if not is_resumable:
+        if not isinstance(error, BudgetExceededError) and not _has_results(display):
             raise
         say(f"{error.error_name}: {error}")
-        say(f"stopped{_done(display)}; resume with: {typed}")
+        say(f"stopped{_done(display)}; what is done is kept; when that is mended, resume with: {typed}")
         return 130
     finally:
         display.close()
@@ -130,11 +129,22 @@ def summary(outcome: LabelOutcome, config: LabelConfig) -> str:
     return aligned(lines)
 
 
-def statistics_lines(statistics: dict[str, object]) -> list[tuple[str, str]]:
-    """The position-bias figures of a run, those that it has."""
-    names = {"swap_consistency": "swap consistency", "first_position_rate": "first slot wins"}
-    found = [(title, statistics.get(name)) for name, title in names.items()]
-    return [(title, f"{value:.1%}") for title, value in found if isinstance(value, float)]
+def statistics_lines(statistics: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What can be said of a run's labels without human ones: the figures that it has, as percentages.
+
+    >>> statistics_lines({"swap_consistency": 0.95, "same_position_rate": None})
+    [('swap consistency', '95.0% (same verdict in both orders)')]
+    """
+    names = {
+        "swap_consistency": ("swap consistency", "same verdict in both orders"),
+        "same_position_rate": ("position bias", "same slot wins in both orders"),
+        "label_mass_mean": ("label mass", "share of the next token on the labels, mean"),
+    }
+    return [
+        (title, f"{value:.1%} ({meaning})")
+        for name, (title, meaning) in names.items()
+        if isinstance(value := statistics.get(name), float)
+    ]
 
 
 def aligned(lines: Sequence[tuple[str, str]]) -> str:

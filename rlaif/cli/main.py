@@ -6,6 +6,7 @@ interrupted, resumable. A command is a module with `run(argv) -> int`, imported 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -43,13 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Without the program's name; None takes those of this process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    code = EXIT_DONE
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 shows what it can
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader (head, less) has what it wanted. Python flushes stdout once more at exit: let that find nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_DONE
     except SystemExit as stop:  # argparse has printed a help text
         return stop.code if isinstance(stop.code, int) else EXIT_DONE
     except KeyboardInterrupt:

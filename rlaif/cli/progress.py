@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from rlaif.engine.labeling import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
-RATE_WINDOW_SECONDS = 10.0
+CALL_WINDOW_SECONDS = 10.0
+ROW_WINDOW_SECONDS = 60.0
+"""Time left is judged by the last minute: rows answered from the journal fly by, and say nothing of those to come."""
 
 DEMONSTRATION_WARNING = (
     "builtin:tiny is a demonstration judge: it shows how the pipeline works, and is not meant to label anyone's data"
@@ -48,23 +50,24 @@ def display_for(*, is_quiet: bool) -> RunDisplay:
 
 
 class Rate:
-    """Calls per second over the last ten seconds: what a run does now, not what it did on average.
+    """How fast a count grows of late: what a run does now, not what it did on average.
 
-    >>> rate = Rate()
-    >>> rate.add(seconds=0.0, calls=0), rate.add(seconds=2.0, calls=50)
+    >>> rate = Rate(10.0)
+    >>> rate.add(seconds=0.0, count=0), rate.add(seconds=2.0, count=50)
     (0.0, 25.0)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, window_seconds: float) -> None:
+        self._window = window_seconds
         self._points: deque[tuple[float, int]] = deque()
 
-    def add(self, seconds: float, calls: int) -> float:
-        """Take in a count and return the rate."""
-        self._points.append((seconds, calls))
-        while len(self._points) > 2 and seconds - self._points[0][0] > RATE_WINDOW_SECONDS:
+    def add(self, seconds: float, count: int) -> float:
+        """Take in the count at a time; returns its growth per second over the window."""
+        self._points.append((seconds, count))
+        while len(self._points) > 2 and seconds - self._points[0][0] > self._window:
             self._points.popleft()
-        then, calls_then = self._points[0]
-        return (calls - calls_then) / (seconds - then) if seconds > then else 0.0
+        then, count_then = self._points[0]
+        return (count - count_then) / (seconds - then) if seconds > then else 0.0
 
 
 class QuietDisplay:
@@ -91,7 +94,8 @@ class LineDisplay(QuietDisplay):
 
     def __init__(self) -> None:
         super().__init__()
-        self._rate = Rate()
+        self._calls = Rate(CALL_WINDOW_SECONDS)
+        self._rows = Rate(ROW_WINDOW_SECONDS)
         self._next_line = 0.0
 
     def on_start(self, rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -> None:
@@ -102,19 +106,23 @@ class LineDisplay(QuietDisplay):
 
     def on_progress(self, progress: Progress) -> None:
         super().on_progress(progress)
-        rate = self._rate.add(progress.seconds, progress.calls)
+        parts = self._details(progress)
         now = time.monotonic()
         if now >= self._next_line:
             self._next_line = now + SECONDS_BETWEEN_LINES
             done = f"{progress.rows_done:,}/{progress.rows_total:,} rows"
-            self.on_message(" | ".join([done, *details(progress, rate)]))
+            self.on_message(" | ".join([done, *parts]))
 
     def on_message(self, text: str) -> None:
         say(text)
 
+    def _details(self, progress: Progress) -> list[str]:
+        calls_per_second = self._calls.add(progress.seconds, progress.calls)
+        return details(progress, calls_per_second, self._rows.add(progress.seconds, progress.rows_done))
+
 
 class BarDisplay(LineDisplay):
-    """A progress bar, with messages above it."""
+    """A progress bar. Messages appear above it: while it lives, rich has put a proxy in the place of sys.stderr."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,14 +148,9 @@ class BarDisplay(LineDisplay):
 
     def on_progress(self, progress: Progress) -> None:
         self.latest = progress
-        rate = self._rate.add(progress.seconds, progress.calls)
+        parts = self._details(progress)
         if self._bar is not None and self._task is not None:
-            text = " · ".join(details(progress, rate))
-            self._bar.update(self._task, completed=progress.rows_done, total=progress.rows_total, description=text)
-
-    def on_message(self, text: str) -> None:
-        # While the bar lives, rich has put a proxy in the place of sys.stderr, which prints above the bar.
-        say(text)
+            self._bar.update(self._task, completed=progress.rows_done, description=" · ".join(parts))
 
     def close(self) -> None:
         if self._bar is not None:
@@ -165,7 +168,7 @@ def started(rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -
     return f"labeling {rows_total:,} rows with {', '.join(judges)}" + (resumed if replies_in_journal else "")
 
 
-def details(progress: Progress, calls_per_second: float) -> list[str]:
+def details(progress: Progress, calls_per_second: float, rows_per_second: float) -> list[str]:
     """What stands beside the row count: rate, tokens, cost, failures, retries, time left."""
     tokens = progress.usage.prompt_tokens + progress.usage.completion_tokens
     parts = [f"{calls_per_second:,.0f} calls/s", f"{tokens:,} tokens"]
@@ -175,18 +178,10 @@ def details(progress: Progress, calls_per_second: float) -> list[str]:
         parts.append(f"{progress.failures:,} failed")
     if progress.retries:
         parts.append(f"{progress.retries:,} retries")
-    left = seconds_left(progress)
-    if left is not None:
-        parts.append(f"{duration(left)} left")
-    return parts
-
-
-def seconds_left(progress: Progress) -> float | None:
-    """Seconds until the last row, at this session's pace; None while there is none to judge by, or nothing left."""
     remaining = progress.rows_total - progress.rows_done
-    if remaining <= 0 or progress.rows_done == 0:
-        return None
-    return progress.seconds / progress.rows_done * remaining
+    if remaining > 0 and rows_per_second > 0:
+        parts.append(f"{duration(remaining / rows_per_second)} left")
+    return parts
 
 
 def duration(seconds: float) -> str:

@@ -16,6 +16,8 @@ from rlaif.engine.explaining import Exchange, ExplainedCall, Explanation
 from rlaif.errors import RunFolderError
 from rlaif.records import CandidateLogprobs, Reply
 
+_PRINCIPLES = ("constitution", "principles")
+
 
 def run_report(folder: Path, known: Mapping[str, Any]) -> str:
     """What a run did.
@@ -26,24 +28,28 @@ def run_report(folder: Path, known: Mapping[str, Any]) -> str:
     """
     config, counts, calls, tokens = (known.get(name) or {} for name in ("config", "counts", "calls", "tokens"))
     judging, versions = config.get("judging", {}), known.get("versions", {})
-    plain = [f"{name} {value}" for name, value in judging.items() if name not in ("task", "constitution", "principles")]
+    settings = [f"{name} {value}" for name, value in judging.items() if name not in ("task", *_PRINCIPLES)]
+    principles = ": ".join(str(judging[name]) for name in _PRINCIPLES) if judging.get("constitution") else "none"
+    rows, failed, of = (f"{counts.get(name, 0):,}" for name in ("rows", "failures", "input"))
+    asked, replayed, retries = (f"{calls.get(name, 0):,}" for name in ("asked", "replayed", "retries"))
+    tokens_in, tokens_out = (f"{tokens.get(name, 0):,}" for name in ("prompt_tokens", "completion_tokens"))
     cost = known.get("cost_usd")
     lines = [
         ("run", f"{nearby(folder)} ({known.get('status')})"),
         ("command", str(known.get("repeat") or "not recorded")),
         *[("judge", _judge(judge)) for judge in known.get("judges", [])],
         ("task", str(judging.get("task"))),
-        ("principles", f"{judging['constitution']}: {judging['principles']}" if judging.get("constitution") else "none"),
-        ("settings", ", ".join([*plain, f"seed {config.get('seed')}"])),
+        ("principles", principles),
+        ("settings", ", ".join([*settings, f"seed {config.get('seed')}"])),
         ("input", str(config.get("input"))),
-        ("rows", f"{counts.get('rows', 0):,} labeled, {counts.get('failures', 0):,} failed, of {counts.get('input', 0):,}"),
+        ("rows", f"{rows} labeled, {failed} failed, of {of}"),
         *statistics_lines(counts),
-        ("calls", f"{calls.get('asked', 0):,}, {calls.get('replayed', 0):,} from the journal, {calls.get('retries', 0):,} retries"),
-        ("tokens", f"{tokens.get('prompt_tokens', 0):,} in, {tokens.get('completion_tokens', 0):,} out"),
+        ("calls", f"{asked} in the last session, {replayed} from the journal, {retries} retries"),
+        ("tokens", f"{tokens_in} in, {tokens_out} out"),
         ("cost", money(cost) if cost is not None else "unknown (no --price was given)"),
         ("time", f"{duration(known.get('seconds_total', 0.0))}, last started {known.get('started_at')}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
-    ]  # fmt: skip
+    ]
     return "\n".join([aligned(lines), *_failure_lines(folder)])
 
 
@@ -128,14 +134,18 @@ LABEL_COLUMNS = (
 def _label(label: Mapping[str, Any] | None) -> str:
     if label is None:
         return "none: the row failed, or is not labeled yet"
-    lines = [(name, str(label[name])) for name in LABEL_COLUMNS if label.get(name) is not None]
+    lines = [(name, _value(label[name])) for name in LABEL_COLUMNS if label.get(name) is not None]
     for several in ("by_principle", "by_judge"):
         lines += [(f"{several[3:]} {one['name']}", _probabilities(one)) for one in label.get(several) or ()]
     return aligned(lines)
 
 
 def _probabilities(named: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in named.items() if isinstance(value, float))
+    return ", ".join(f"{name} {_value(value)}" for name, value in named.items() if isinstance(value, float))
+
+
+def _value(value: object) -> str:
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
 def _call(call: ExplainedCall) -> str:

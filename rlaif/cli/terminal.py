@@ -39,5 +39,3 @@ def say(text: str) -> None:
         print(visible(text), file=sys.stderr, flush=True)
     except OSError:
         return
-    except UnicodeEncodeError:  # a terminal that is not UTF-8
-        print(visible(text).encode("ascii", "backslashreplace").decode(), file=sys.stderr, flush=True)

@@ -106,8 +106,8 @@ def _introduction(facts: CardFacts) -> str:
     if facts.is_demonstration:
         text += (
             "\n\n> **Warning: made by the demonstration judge.** `builtin:tiny` is a model of a few million parameters "
-            "that ships with rlaif to show and test the pipeline. Its labels say little about the responses: do not train "
-            "a model for use on them, and do not publish them as preferences. The same command with another `--judge` "
+            "that ships with rlaif to show and test the pipeline. Its labels say little about the responses: do not "
+            "train a model for use on them, and do not publish them as preferences. The same command with another `--judge` "
             "makes labels worth using."
         )
     return text
@@ -167,8 +167,8 @@ def _position_section(counts: LabelStatistics) -> str:
         ("First slot preferred when B is shown first", _share(counts.in_ba.first_rate)),
     ]
     note = (
-        f"Over {_number(counts.both_orders)} pairs judged in both orders. `prob_a` is the average of the two: a judge that "
-        "looks only at position comes out at 0.5, and a pair whose verdict flips with the order comes out near it."
+        f"Over {_number(counts.both_orders)} pairs judged in both orders. `prob_a` is the average of the two: a judge "
+        "that looks only at position comes out at 0.5, and a pair whose verdict flips with the order comes out near it."
         if counts.both_orders
         else "Each pair was judged in one order only, so position bias, if there is any, is in the labels."
     )

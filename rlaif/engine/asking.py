@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from rlaif.engine.journal import Journal, RequestKeys
 from rlaif.engine.limiter import Limiter
 from rlaif.engine.retry import call_with_retries
 from rlaif.errors import BudgetExceededError
-from rlaif.records import Reply, Request, ScoreRequest, Usage
+from rlaif.records import GeneratedToken, GenerateRequest, Generation, Reply, Request, ScoreRequest, Usage
 
 DEFAULT_CONCURRENCY = 64
 DEFAULT_CONCURRENCY_IN_PROCESS = 512
@@ -89,6 +90,7 @@ class Asker:
                     future.exception()  # seen: whoever waits raises it, and nobody may be waiting
             raise
         else:
+            reply = _without_unwanted(reply, request)
             future.set_result(reply)
         finally:
             del self._in_flight[key]
@@ -120,3 +122,14 @@ class Asker:
             raise BudgetExceededError(
                 f"--max-cost {limit:g} USD is spent ({cost:.4f} USD); what is done is kept, a higher one resumes"
             )
+
+
+def _without_unwanted(reply: Reply, request: Request) -> Reply:
+    """The reply with the alternatives of its label tokens only: those of 512 tokens would fill the journal for nothing."""
+    if not isinstance(reply, Generation) or not isinstance(request, GenerateRequest) or not reply.tokens:
+        return reply
+    wanted = request.labels
+    tokens = tuple(
+        token if token.token.strip() in wanted else GeneratedToken(token.token, ()) for token in reply.tokens
+    )
+    return dataclasses.replace(reply, tokens=tokens)

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif.config import resolve
+from rlaif.config import nearest, resolve
 from rlaif.data.files import open_source
 from rlaif.data.sources import scan
 from rlaif.engine.config import LabelConfig
@@ -121,13 +121,13 @@ def _explain_call(conversation: Any, stage: str, keys: RequestKeys, journal: Jou
 
 
 def _find(config: LabelConfig, row_id: str) -> Comparison:
-    near: list[str] = []
+    ids: list[str] = []
     for comparison in _comparisons(config):
         if comparison.id == row_id:
             return comparison
-        if len(near) < 3:
-            near.append(comparison.id)
-    raise InputError(f"has no row with the id {row_id!r}; the first ids are {', '.join(near)}", path=config.input)
+        ids.append(comparison.id)
+    near = nearest(row_id, ids) or f"; the first ids are {', '.join(ids[:3])}"
+    raise InputError(f"has no row with the id {row_id!r}{near}", path=config.input)
 
 
 def _comparisons(config: LabelConfig) -> Iterator[Comparison]:

@@ -177,7 +177,7 @@ def _canonical(request: Request) -> list[Any]:
     messages = [_canonical_message(message) for message in request.messages]
     if isinstance(request, ScoreRequest):
         return ["score", messages, request.labels]
-    return ["generate", messages, request.max_tokens, request.temperature, request.seed, request.wants_logprobs]
+    return ["generate", messages, request.max_tokens, request.temperature, request.seed, request.labels]
 
 
 def _canonical_message(message: Message) -> list[Any]:

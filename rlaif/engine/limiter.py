@@ -120,10 +120,10 @@ class Limiter:
 
     def note_error(self, error: BaseException) -> None:
         """A call failed; counts when the server said so, and not when no reply came."""
-        if not isinstance(error, BackendError) or isinstance(error, BackendTimeoutError):
+        if not isinstance(error, BackendError):
             return
         is_limited = isinstance(error, RateLimitedError)
-        if is_limited or not isinstance(error, ServerFaultError):
+        if not isinstance(error, (ServerFaultError, BackendTimeoutError)):
             self._note(is_limited=is_limited)
         retry_after = error.retry_after if isinstance(error, TransientBackendError) else None
         if retry_after is not None:

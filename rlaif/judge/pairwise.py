@@ -183,8 +183,8 @@ class PairwiseJudge:
     ) -> GenerateRequest:
         purpose = f"sample {call.sample} {call.order.value} {call.principle.id if call.principle else ''}"
         seed = seeded_random(self._seed, comparison.id, purpose).getrandbits(31) if temperature > 0 else None
-        wants_logprobs = self._verdict_in_reply and self.config.scoring == "logprobs"
-        return GenerateRequest(messages, max_tokens, temperature, seed, wants_logprobs)
+        labels = LABELS if self._verdict_in_reply and self.config.scoring == "logprobs" else ()
+        return GenerateRequest(messages, max_tokens, temperature, seed, labels)
 
     def _read(self, reply: Reply, rationale: str | None = None) -> Reading:
         assert isinstance(reply, CandidateLogprobs)

@@ -21,7 +21,7 @@ import jinja2.meta
 import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from rlaif.assets import find_asset
+from rlaif.assets import find_asset, nearest, shipped_names
 from rlaif.errors import PromptError
 from rlaif.judge.config import PreambleStyle
 from rlaif.records import Comparison, Message, Order, Segment
@@ -158,8 +158,18 @@ def load_exemplars(template: Path) -> Exemplars:
     return Exemplars(path.name, tuple(items))
 
 
+def shipped_tasks() -> tuple[str, ...]:
+    """Names that `--task` takes, besides paths."""
+    names = (Path(name) for name in shipped_names("prompts"))
+    return tuple(name.name for name in names if name.parent == Path("pairwise") and name.name not in ("base", "verdict"))
+
+
 def _template_name(task: str) -> str:
-    return task if task.endswith(".jinja") else f"pairwise/{task}.jinja"
+    if task.endswith(".jinja"):
+        return task
+    if task not in (known := shipped_tasks()):
+        raise PromptError(f"unknown task {task!r}; {nearest(task, known)}; or give the path of a .jinja file")
+    return f"pairwise/{task}.jinja"
 
 
 def _transcript(comparison: Comparison) -> str:

@@ -159,7 +159,7 @@ def test_with_reasons_the_verdict_is_read_at_its_own_token_in_one_call() -> None
     judgment = run(PairwiseJudge(JudgeConfig(cot=True, orders="ab"), verdict_in_reply=True), COMPARISON, answer)
     (request,) = requests
     assert isinstance(request, GenerateRequest)
-    assert (request.temperature, request.max_tokens, request.wants_logprobs) == (0.0, 512, True)
+    assert (request.temperature, request.max_tokens, request.labels) == (0.0, 512, ("1", "2"))
     assert judgment.label.prob_a == pytest.approx(0.75)
     assert judgment.rationale_ab == "The first says why; the other has 2 words."
     assert judgment.rationale_ba is None

@@ -1,0 +1,276 @@
+"""The in-process backend as its callers see it, on tiny random models."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlaif.backends.base import Backend
+from rlaif.backends.hf import HfBackend
+from rlaif.backends.hf_loading import fingerprint_folder
+from rlaif.errors import BackendUnusableError, ConfigError, PromptTooLongError
+from rlaif.records import GenerateRequest, Message, ScoreRequest, Segment
+from rlaif.tokens import PromptEncoder, flatten
+from tests.backends.contract import LABELS, BackendContract, messages
+from tests.tiny_models import byte_level_tokenizer, save_model
+
+SHARED_MODELS = Path(__file__).resolve().parents[3] / "shared" / "models"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+class TestSharingHf(BackendContract):
+    @pytest.fixture
+    async def backend(self, folder: Path) -> AsyncIterator[Backend]:
+        backend = HfBackend(str(folder))
+        yield backend
+        await backend.aclose()
+
+
+class TestPaddedHf(BackendContract):
+    @pytest.fixture
+    async def backend(self, folder: Path) -> AsyncIterator[Backend]:
+        backend = HfBackend(str(folder), shares_prefixes=False)
+        yield backend
+        await backend.aclose()
+
+
+@pytest.mark.parametrize("name", ["stories260K-hd32", "TinyStories-656K-hd32"])
+class TestPublishedHf(BackendContract):
+    @pytest.fixture
+    async def backend(self, name: str) -> AsyncIterator[Backend]:
+        if not (SHARED_MODELS / name).is_dir():
+            pytest.skip("needs the models beside the repository")
+        backend = HfBackend(str(SHARED_MODELS / name))
+        yield backend
+        await backend.aclose()
+
+
+async def test_score_is_the_models_own_log_softmax(folder: Path) -> None:
+    backend = HfBackend(str(folder))
+    reply = await backend.score(ScoreRequest(messages("Hello."), LABELS))
+    await backend.aclose()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = flatten(PromptEncoder(tokenizer).encode(messages("Hello.")))
+    with torch.inference_mode():
+        logits = AutoModelForCausalLM.from_pretrained(folder).eval()(torch.tensor([ids])).logits[0, -1]
+    expected = logits.float().log_softmax(-1)[tokenizer.convert_tokens_to_ids(["1", "Ġ1", "Ċ1", "2", "Ġ2"])]
+    assert [token.token for token in reply.tokens] == ["1", " 1", "\n1", "2", " 2"]
+    assert [token.logprob for token in reply.tokens] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert reply.is_exhaustive
+    assert reply.usage.prompt_tokens == len(ids)
+
+
+async def test_a_marker_inside_a_response_does_not_answer_as_the_marker_does(folder: Path) -> None:
+    def prompt(is_template: bool) -> tuple[Message, ...]:
+        return (Message("user", (Segment("x", True), Segment("<|end|>", is_template), Segment("y", True))),)
+
+    backend = HfBackend(str(folder))
+    active, inert = await asyncio.gather(*(backend.score(ScoreRequest(prompt(flag), LABELS)) for flag in (True, False)))
+    await backend.aclose()
+    assert inert.usage.prompt_tokens == active.usage.prompt_tokens + len("<|end|>") - 1
+    assert abs(active.tokens[0].logprob - inert.tokens[0].logprob) > 1e-3
+
+
+async def test_what_was_computed_before_is_counted_as_cached(folder: Path) -> None:
+    backend = HfBackend(str(folder))
+    first = await backend.score(ScoreRequest(messages("Hello."), LABELS))
+    second = await backend.score(ScoreRequest(messages("Hello!"), LABELS))
+    await backend.aclose()
+    shared = backend.count_tokens((Message("user", (Segment("Judge this:\nHello", True),)),)) - len(
+        flatten(PromptEncoder(backend.tokenizer).encode((Message("user", (Segment("", True),)),)))
+    )
+    assert first.usage.cached_tokens == 0
+    assert 0 < shared <= second.usage.cached_tokens < second.usage.prompt_tokens
+
+
+async def test_a_verdict_after_reasons_computes_the_new_tokens_alone(folder: Path) -> None:
+    backend = HfBackend(str(folder))
+    question = (Message("user", (Segment("Which is better, and why?", True),)),)
+    reasons = await backend.generate(GenerateRequest(question, 12))
+    follow_up = (*question, Message("assistant", (Segment(reasons.text, False),)), messages("")[0])
+    verdict = await backend.score(ScoreRequest(follow_up, LABELS))
+    await backend.aclose()
+    assert verdict.usage.cached_tokens >= reasons.usage.prompt_tokens
+
+
+@pytest.mark.parametrize("shares_prefixes", [True, False])
+async def test_a_label_without_a_token_is_named(folder: Path, shares_prefixes: bool) -> None:
+    backend = HfBackend(str(folder), shares_prefixes=shares_prefixes)
+    with pytest.raises(BackendUnusableError, match=r"tiny-llama has no single token for the label '10', 'seven'"):
+        await backend.score(ScoreRequest(messages("x"), ("1", "10", "seven")))
+    await backend.aclose()
+
+
+async def test_a_prompt_longer_than_the_context_fails_alone(folder: Path) -> None:
+    backend = HfBackend(str(folder))
+    long, short = await asyncio.gather(
+        backend.score(ScoreRequest(messages("x" * 600), LABELS)),
+        backend.score(ScoreRequest(messages("x"), LABELS)),
+        return_exceptions=True,
+    )
+    await backend.aclose()
+    assert isinstance(long, PromptTooLongError)
+    count = backend.count_tokens(messages("x" * 600))
+    assert f"has {count} tokens and hf:tiny-llama takes 512" in str(long)
+    assert "--truncate" in str(long)
+    assert not isinstance(short, BaseException)
+
+
+async def test_truncate_cuts_the_text_and_says_how_often(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    backend = HfBackend(str(folder), truncate=True)
+    reply = await backend.score(ScoreRequest(messages("x" * 600), LABELS))
+    with caplog.at_level(logging.WARNING):
+        await backend.aclose()
+    assert reply.usage.prompt_tokens == 512
+    assert "1 prompt was longer than its context of 512 tokens" in caplog.text
+
+
+async def test_generation_stops_at_every_eos_of_the_generation_config(tmp_path: Path) -> None:
+    question = messages("Hello.")
+    plain = HfBackend(str(save_model(tmp_path / "plain")))
+    free = await plain.generate(GenerateRequest(question, 6))
+    await plain.aclose()
+    tokenizer = byte_level_tokenizer()
+    ids = tokenizer.encode(free.text, add_special_tokens=False)
+    stops = HfBackend(str(save_model(tmp_path / "stops", eos=[tokenizer.eos_token_id, ids[2]])))
+    stopped = await stops.generate(GenerateRequest(question, 6))
+    await stops.aclose()
+    place = ids.index(ids[2])
+    assert free.finish_reason == "length"
+    assert stopped.finish_reason == "stop"
+    assert stopped.text == tokenizer.decode(ids[:place])
+    assert stopped.usage.completion_tokens == place + 1
+
+
+async def test_generation_ends_at_the_context(tmp_path: Path) -> None:
+    backend = HfBackend(str(save_model(tmp_path / "short", context=96)))
+    reply = await backend.generate(GenerateRequest(messages("x"), 500))
+    await backend.aclose()
+    assert reply.finish_reason in {"length", "stop"}
+    assert reply.usage.prompt_tokens + reply.usage.completion_tokens <= 96
+
+
+async def test_a_sample_does_not_depend_on_its_company(folder: Path) -> None:
+    backend = HfBackend(str(folder))
+    requests = [
+        GenerateRequest(messages("x" * size), 10, 0.9, seed) for size, seed in ((3, 1), (30, 2), (3, 3), (3, 1))
+    ]
+    together = await asyncio.gather(*map(backend.generate, requests))
+    alone = [await backend.generate(request) for request in requests]
+    await backend.aclose()
+    assert [reply.text for reply in together] == [reply.text for reply in alone]
+    assert together[0].text == together[3].text
+    assert together[0].text != together[2].text
+
+
+def test_identity_tells_weights_dtype_and_truncation_apart_and_not_places(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere" / folder.name
+    shutil.copytree(folder, copy)
+    base = HfBackend(str(folder)).identity
+    assert HfBackend(str(copy), max_batch_tokens=7, name="hf:other").identity == base
+    assert HfBackend(str(folder), truncate=True).identity != base
+    assert HfBackend(str(folder), dtype="bfloat16").identity != base
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert fingerprint_folder(copy) != fingerprint_folder(folder)
+
+
+def test_an_unknown_folder_names_its_neighbour(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no such folder \(did you mean .*tiny-llama"):
+        HfBackend(str(folder.parent / "tiny-lama"))
+
+
+def test_a_folder_without_config_device_and_dtype_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        HfBackend(str(tmp_path))
+    with pytest.raises(ConfigError, match="expected one of auto, float32"):
+        HfBackend(str(folder), dtype="int3")
+    with pytest.raises(ConfigError, match="device 'abacus' cannot be used"):
+        HfBackend(str(folder), device="abacus")
+
+
+def test_a_name_not_in_the_cache_is_one_sentence_offline(tmp_path: Path) -> None:
+    code = (
+        "from rlaif.backends.hf import HfBackend\n"
+        "try: HfBackend('nobody/nothing')\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "", "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("BackendUnusableError judge 'hf:nobody/nothing' cannot be loaded: it is not in the")
+    assert len(done.stdout.splitlines()) == 1
+
+
+async def test_pickled_weights_are_refused_unless_asked_for(folder: Path, tmp_path: Path) -> None:
+    pickled = tmp_path / "pickled"
+    shutil.copytree(folder, pickled)
+    (pickled / "model.safetensors").unlink()
+    torch.save(AutoModelForCausalLM.from_pretrained(folder).state_dict(), pickled / "pytorch_model.bin")
+    refusing = HfBackend(str(pickled))
+    with pytest.raises(BackendUnusableError, match="no safetensors weights"):
+        await refusing.score(ScoreRequest(messages("x"), LABELS))
+    await refusing.aclose()
+    willing = HfBackend(str(pickled), allow_pickle=True)
+    assert (await willing.score(ScoreRequest(messages("x"), LABELS))).tokens
+    await willing.aclose()
+
+
+async def test_damaged_weights_are_one_sentence(folder: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folder, damaged)
+    (damaged / "model.safetensors").write_bytes(b"not weights")
+    backend = HfBackend(str(damaged))
+    with pytest.raises(BackendUnusableError, match=r"cannot be loaded: .+") as caught:
+        await backend.score(ScoreRequest(messages("x"), LABELS))
+    assert "\n" not in str(caught.value)
+    await backend.aclose()
+
+
+async def test_a_closed_backend_says_so(folder: Path) -> None:
+    backend = HfBackend(str(folder))
+    await backend.aclose()
+    with pytest.raises(BackendUnusableError, match="is closed"):
+        await backend.score(ScoreRequest(messages("x"), LABELS))
+
+
+def test_one_backend_serves_one_event_loop_after_another(folder: Path) -> None:
+    backend = HfBackend(str(folder))
+    replies = [asyncio.run(backend.score(ScoreRequest(messages("x"), LABELS))) for _ in range(2)]
+    asyncio.run(backend.aclose())
+    assert math.exp(replies[0].tokens[0].logprob) == pytest.approx(math.exp(replies[1].tokens[0].logprob), abs=1e-6)
+
+
+def test_ctrl_c_does_not_wait_for_the_worker(folder: Path) -> None:
+    """The main thread ends while the worker is busy for minutes; the process must end too."""
+    code = f"""
+import asyncio
+from rlaif.backends.hf import HfBackend
+from rlaif.records import GenerateRequest, Message, Segment
+
+async def main():
+    backend = HfBackend({str(folder)!r})
+    backend._answer = lambda calls: __import__("time").sleep(600)
+    request = GenerateRequest((Message("user", (Segment("x", True),)),), 3)
+    asyncio.ensure_future(backend.generate(request))
+    await asyncio.sleep(0.5)
+    raise KeyboardInterrupt
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+    assert done.returncode != 0
