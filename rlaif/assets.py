@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -38,14 +39,14 @@ def find_asset(kind: AssetKind, name: str) -> Path:
     """
     given = Path(name).expanduser()
     looks_like_path = bool(given.suffix) or given.parent != Path()
-    if looks_like_path and given.is_file():
+    if looks_like_path and os.path.isfile(given):  # unlike `Path.is_file`, no error for a name that no file could have
         return given
     for folder in _shipped_folders(kind):
         for candidate in (folder / name, folder / f"{name}{_SUFFIX[kind]}"):
             # Names come from users: "../x" must not leave the folder.
-            if candidate.is_file() and folder.resolve() in candidate.resolve().parents:
+            if os.path.isfile(candidate) and folder.resolve() in candidate.resolve().parents:
                 return candidate
-    if looks_like_path and given.is_dir():
+    if looks_like_path and os.path.isdir(given):
         raise _ERROR[kind](f"{name} is a folder, expected a file")
     known = shipped_names(kind)
     missing = f"there is no file {name}, nor" if looks_like_path else "there is no"

@@ -1,8 +1,9 @@
 """Layering of typed configurations: defaults < YAML file < flags. Each Config lives beside what it configures.
 
 An option (`rlaif.options`) is a flag by its name with dashes, and a YAML key by its name with dashes or underscores,
-flat or inside a mapping named as its section. What concerns several options, a dataclass refuses in `__post_init__`
-with a `ValueError`: "NAME: what is wrong", several of them joined by "; ". Secrets never stand in a configuration.
+flat or inside a mapping named as its section (the nested field that holds it). What concerns several options, a
+dataclass refuses in `__post_init__` with a `ValueError`: "NAME: what is wrong", several of them joined by "; ".
+Secrets never stand in a configuration.
 """
 
 from __future__ import annotations
@@ -162,14 +163,14 @@ def _flattened(
     def visit(values: Mapping[Any, Any], section: tuple[str, ...]) -> Iterable[tuple[str, str, Any]]:
         for raw_key, value in values.items():
             name = str(raw_key).replace("-", "_")
-            inside = (*section, name)
-            written = ".".join((*section, str(raw_key))) if section else layer.spell(str(raw_key))
+            inside = next((path for path in sections if path[-1] == name and path[: len(section)] == section), None)
+            written = f"{section[-1]}.{raw_key}" if section else layer.spell(str(raw_key))
             option = known.get(name)
-            if inside in sections and (isinstance(value, Mapping) or (value is None and option is None)):
+            if inside and (isinstance(value, Mapping) or (value is None and option is None)):
                 yield from visit(value or {}, inside)
-            elif option is None or (section and option.section[: len(section)] != section):
+            elif option is None or option.section[: len(section)] != section:
                 here = [other.name for other in known.values() if other.section[: len(section)] == section]
-                where = f" in {'.'.join(section)}" if section else ""
+                where = f" in {section[-1]}" if section else ""
                 hint = nearest(name, here) if layer.spell is str else nearest(written, map(layer.spell, here))
                 if not hint and layer.spell is str:
                     hint = f"; known: {', '.join(here)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import itertools
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -125,13 +126,13 @@ def is_within(annotation: Any, value: Any) -> bool:
     return all(_keeps(bound.split(), value) for bound in bounds)
 
 
-def _walk(config_class: type[Any], section: tuple[str, ...]) -> Iterable[Option]:
+def _walk(config_class: Any, section: tuple[str, ...]) -> Iterable[Option]:
     hints = get_type_hints(config_class, include_extras=True)
     descriptions = _descriptions(config_class)
     for field in dataclasses.fields(config_class):
         annotation = hints[field.name]
         if dataclasses.is_dataclass(annotation):
-            yield from _walk(annotation, (*section, field.name))  # type: ignore[arg-type]  # is_dataclass: a class
+            yield from _walk(annotation, (*section, field.name))
             continue
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
@@ -146,14 +147,16 @@ def _walk(config_class: type[Any], section: tuple[str, ...]) -> Iterable[Option]
         )
 
 
-def _descriptions(config_class: type[Any]) -> dict[str, str]:
+@functools.cache  # reading the source is the slow part of it all
+def _descriptions(config_class: Any) -> dict[str, str]:
     """The string literal under each field; those of base classes too. Empty where the source is not at hand."""
     import inspect
     import textwrap
 
     found: dict[str, str] = {}
-    for owner in reversed(config_class.__mro__):
-        if not dataclasses.is_dataclass(owner):
+    owners: list[type[Any]] = list(reversed(config_class.__mro__))
+    for owner in owners:
+        if "__dataclass_fields__" not in vars(owner):
             continue
         try:
             body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]

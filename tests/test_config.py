@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif.config import as_dict, nearest, resolve
@@ -93,6 +93,18 @@ def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path: Path) -> None:
 )
 def test_yaml_may_be_flat_or_nested_by_section(tmp_path: Path, text: str) -> None:
     assert resolve(Example, in_yaml(tmp_path, text)).sampling == Sampling(temperature=0.0, cot=True)
+
+
+def test_sections_are_named_at_the_top_however_deep_they_lie(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Wrapped:
+        run: Example
+        quiet: bool = False
+
+    path = in_yaml(tmp_path, "quiet: true\ninput: x\nsampling: {orders: ab}\nrun: {sampling: {cot: true}, limit: 2}")
+    # get_type_hints cannot see classes of a function by name
+    Wrapped.__annotations__["run"] = Example
+    assert resolve(Wrapped, path).run == Example("x", Sampling(orders="ab", cot=True), limit=2)
 
 
 def test_yaml_names_may_have_dashes(tmp_path: Path) -> None:
@@ -206,6 +218,7 @@ def test_as_dict_holds_json_values_and_can_be_resolved_again() -> None:
     assert resolve(Example, None, nested) == resolve(Example, None, flat) == config
 
 
+@settings(deadline=None)  # the first call imports pydantic
 @given(st.floats(0, 1e6), st.sampled_from(["both", "ab", "ba", "random"]), st.integers(1, 10**9) | st.none())
 def test_what_can_be_configured_survives_a_round_trip(temperature: float, orders: str, limit: int | None) -> None:
     config = resolve(Example, None, {"input": "x", "temperature": temperature, "orders": orders, "limit": limit})

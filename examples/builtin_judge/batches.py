@@ -26,6 +26,7 @@ class Batch:
         kinds: (N, kinds) float32, 1 where the question asks for the kind.
         kind_at: (N, 2) position of the cue, where the kinds are read.
         traits_at, traits: (M, 2) and (M, TRAITS).
+        differences: (N, TRAITS), traits of the first response less those of the second; 0 for ratings.
         told_at, told: (R, 2) and (R,): positions whose next token is part of a rationale, and that token.
         tokens: Tokens without padding.
     """
@@ -41,6 +42,7 @@ class Batch:
     kind_at: Tensor
     traits_at: Tensor
     traits: Tensor
+    differences: Tensor
     told_at: Tensor
     told: Tensor
     tokens: int
@@ -65,7 +67,7 @@ def collate(sequences: list[Sequence]) -> Batch:
     ids, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     blocks = torch.full(shape, -1)
     segments, matches = torch.full(shape, -1), torch.full(shape, -1)
-    answer_at, answers, kinds, kind_at, traits_at, traits, told_at, told = ([] for _ in range(8))
+    answer_at, answers, kinds, kind_at, traits_at, traits, differences, told_at, told = ([] for _ in range(9))
     for row, sequence in enumerate(sequences):
         start = len(sequence.context)
         all_ids, all_positions, all_blocks = list(sequence.context), list(range(start)), [0] * start
@@ -83,6 +85,8 @@ def collate(sequences: list[Sequence]) -> Batch:
             answer_at.append((row, offset + len(branch.ids) - 1))
             kind_at.append((row, offset + len(branch.ids) - 3))
             answers.append(branch.answer)
+            both = [values for _, values in sequence.traits]
+            differences.append([a - b for a, b in zip(both[0], both[-1], strict=True)])
             kinds.append([float(kind in branch.kinds) for kind in range(len(KIND_NAMES))])
             for place in range(*(branch.rationale or (0, 0))):
                 told_at.append((row, offset + place - 1))
@@ -102,6 +106,7 @@ def collate(sequences: list[Sequence]) -> Batch:
         torch.tensor(kind_at),
         torch.tensor(traits_at),
         torch.tensor(traits).view(-1, TRAITS),
+        torch.tensor(differences),
         torch.tensor(told_at, dtype=torch.long).view(-1, 2),
         torch.tensor(told, dtype=torch.long),
         sum(len(s) for s in sequences),

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -21,23 +23,58 @@ TEST_SHARE = 6
 """One entry in this many is kept for the test split."""
 
 COMMA_FILES = {"topics.txt"}
-COMMA_SECTIONS = {"harm_verbs", "harm_targets", "harm_things", "jadj", "jnoun", "jverb"}
-SHARED_SECTIONS = {"syllables"}
-"""Sections with the same entries in both splits: too small a vocabulary to mean anything alone."""
+WORD_SECTIONS = {"harm_verbs", "harm_targets", "harm_things"}
+"""Lists of words, outside topics.txt, whose test entries may hold words that no training text has."""
+
+SHARED_SECTIONS = {"syllables", "jadj", "jnoun", "jverb"}
+"""Vocabulary of both splits, as are all sections named `v_...`: too little alone to be a phrasing."""
 
 
-def held_out_entries(section: str, entries: tuple[str, ...]) -> frozenset[str]:
-    """The entries of a section that are kept for tests: the first by hash, at least one where there are two.
+def is_shared(section: str) -> bool:
+    """Whether a section is vocabulary of both splits."""
+    return section in SHARED_SECTIONS or section.startswith("v_")
 
-    The same on every machine and in every process.
+
+TOPIC_SECTIONS = WORD_SECTIONS | {
+    "topics",
+    "modifiers",
+    "aspects",
+    "actions",
+    "adverbs",
+    "adjectives",
+    "groups",
+}
+
+
+@cache
+def held_out() -> Mapping[str, frozenset[str]]:
+    """Section -> its entries that are kept for tests: about one in `TEST_SHARE`, the first by hash.
+
+    An entry that is a phrasing (a courtesy, a frame, a principle) is held out only if training sees each of its words in
+    some other phrasing: a model that learns from our text alone cannot know a word it never saw. Topics and the other
+    lists of words are held out with words that training never shows. The same on every machine and in every process.
     """
+    sections = {name: entries for name, entries in read_sections().items() if not is_shared(name)}
+    counts = Counter(word for entries in read_sections().values() for entry in entries for word in _words(entry))
+    kept: dict[str, frozenset[str]] = {}
+    for name in sorted(sections):
+        wanted, chosen = math.ceil(len(sections[name]) / TEST_SHARE), []
+        for entry in sorted(sections[name], key=_digest):
+            own = Counter(_words(entry))
+            is_known = name in TOPIC_SECTIONS or all(counts[word] > number for word, number in own.items())
+            if len(chosen) < min(wanted, len(sections[name]) - 1) and is_known:
+                chosen.append(entry)
+                counts -= own
+        kept[name] = frozenset(chosen)
+    return kept
 
-    def digest(entry: str) -> bytes:
-        return hashlib.sha256(f"builtin-judge:{entry.lower()}".encode()).digest()
 
-    if section in SHARED_SECTIONS or len(entries) < 2:
-        return frozenset()
-    return frozenset(sorted(entries, key=digest)[: math.ceil(len(entries) / TEST_SHARE)])
+def _words(entry: str) -> list[str]:
+    return re.findall(r"[a-z0-9']+", entry.lower())
+
+
+def _digest(entry: str) -> bytes:
+    return hashlib.sha256(f"builtin-judge:{entry.lower()}".encode()).digest()
 
 
 @cache
@@ -52,7 +89,7 @@ def read_sections() -> Mapping[str, tuple[str, ...]]:
             if line.startswith("[") and line.endswith("]"):
                 name = line[1:-1]
                 current = sections.setdefault(name, [])
-                commas = path.name in COMMA_FILES or name in COMMA_SECTIONS
+                commas = path.name in COMMA_FILES or is_shared(name) or name in WORD_SECTIONS
             elif line and not line.startswith("#"):
                 current.extend(entry.strip() for entry in (line.split(",") if commas else [line]))
     return {name: tuple(dict.fromkeys(entries)) for name, entries in sections.items()}
@@ -65,9 +102,9 @@ class Lexicon:
         self.split = split
         self._sections: dict[str, tuple[str, ...]] = {}
         for name, entries in read_sections().items():
-            held_out = held_out_entries(name, entries)
-            is_shared = name in SHARED_SECTIONS
-            self._sections[name] = tuple(e for e in entries if is_shared or (e in held_out) == (split == "test"))
+            if not is_shared(name):
+                entries = tuple(e for e in entries if (e in held_out()[name]) == (split == "test"))
+            self._sections[name] = entries
 
     def __getitem__(self, section: str) -> tuple[str, ...]:
         return self._sections[section]

@@ -73,7 +73,9 @@ class JudgeNetwork(nn.Module):
     """The decoder and its throw-away heads.
 
     The heads read the layers at which the decoder needs what they teach: segment (1), whether a token also stands in the
-    prompt (2), traits of a response and kinds of a question (`layers - 2`, the third), so that the layers above can compare.
+    prompt (2), traits of a response and kinds of a question (`layers - 2`, the third). One layer below the last,
+    where the answer is given, two more read the question's kinds again and the difference of the responses' traits: what
+    is left for the last layer is to multiply the two.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -86,6 +88,8 @@ class JudgeNetwork(nn.Module):
         self.match_head = nn.Linear(shape.width, 1)
         self.trait_head = nn.Linear(shape.width, TRAITS)
         self.kind_head = nn.Linear(shape.width, len(KIND_NAMES))
+        self.asked_head = nn.Linear(shape.width, len(KIND_NAMES))
+        self.difference_head = nn.Linear(shape.width, TRAITS)
         head = shape.width // shape.heads
         frequencies = shape.theta ** -(torch.arange(0, head, 2).float() / head)
         angles = torch.outer(torch.arange(shape.positions).float(), frequencies)

@@ -74,7 +74,7 @@ class Optimizer:
         warm = min(1.0, (updates + 1) / 60)
         cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         torch.nn.utils.clip_grad_norm_(self.adamw.param_groups[0]["params"], 1.0)
-        self.muon.step(8e-3 * warm * cosine)
+        self.muon.step(6e-3 * warm * cosine)
         self.adamw.param_groups[0]["lr"] = 4e-3 * warm * cosine
         self.adamw.step()
         for parameter in self.parameters:

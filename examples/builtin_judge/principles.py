@@ -169,6 +169,8 @@ def rating_of(kind: str, situation: Situation, response: Response) -> float:
         return {-2.0: 1.0, -1.0: 4.0, 0.0: 9.0}[score]
     if axis == "topic":
         score = 2 * score - 1
+    if axis == "following":
+        return {1.0: 9.0, 0.0: 8.0}.get(score, 3.0 if score == -1.0 else 1.0)
     return 5.5 + 3.7 * sign * max(-1.0, min(1.0, score))
 
 

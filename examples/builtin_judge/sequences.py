@@ -23,6 +23,13 @@ from .tokenizer import ASSISTANT, BOS, END, USER
 from .writing import Response
 
 RATEABLE = ("helpful", "concise", "detailed", "polite", "rude", "harmless", "uncertain", "confident", "ontopic", "specific")
+TASK_KINDS = {
+    "helpfulness": "helpful",
+    "summarization": "helpful",
+    "harmlessness": "harmless",
+    "instruction-following": "follows",
+}
+"""What a task's own question asks for."""
 SEGMENTS = {"template": 0, "exemplar": 0, "prompt": 1, "first": 2, "second": 3, "question": 4}
 TRAITS = 9
 
@@ -172,7 +179,7 @@ def pairwise_sequences(
             prob = 1.0 - prob if swapped else prob
             sequence.branches.append(build_branch(encoder, text, layout.pairwise_cue, pairwise_answer(prob), kinds))
         if count > 1:
-            kind = {"harmlessness": "harmless", "instruction-following": "follows"}.get(pair.scene.task, "helpful")
+            kind = TASK_KINDS[pair.scene.task]
             prob = prefers(kind, pair.scene.situation, first, second)
             sequence.branches.append(build_branch(encoder, default, layout.pairwise_cue, pairwise_answer(prob), (kind,)))
             if is_reasoned:
@@ -219,10 +226,15 @@ def rating_sequence(
     rng: random.Random, words: Lexicon, encoder: Encoder, layout: Layout, scene: Scene, response: Response, count: int
 ) -> Sequence:
     """One response, rated by several questions."""
-    pieces = layout.rating(layout.draw_rating_preamble(rng), scene.turns, response.text)
+    pieces = layout.rating(layout.draw_rating_preamble(rng, scene.task), scene.turns, response.text)
     sequence = build_context(encoder, pieces, [(scene, response)])
+    asked = [(layout.rating_questions[scene.task], TASK_KINDS[scene.task])]
     for kind in ("helpful", *rng.sample(RATEABLE[1:], count - 1)):
-        text = word_rating(rng, words, kind)
+        asked.append((word_rating(rng, words, kind), kind))
+    if count > 1:
+        kind = rng.choice(RATEABLE)
+        asked.append((f"{layout.standard} {word_principle(rng, words, [kind])}", kind))
+    for text, kind in asked:
         answer = rating_answer(rating_of(kind, scene.situation, response))
         sequence.branches.append(build_branch(encoder, text, layout.rating_cue, answer, (kind,)))
     return sequence

@@ -78,10 +78,12 @@ def losses(network: JudgeNetwork, batch: Batch, labels: Tensor) -> dict[str, Ten
     found = {"pairs": each[is_pair].sum() / len(each), "ratings": each[~is_pair].sum() / len(each)}
     middle = states[network.shape.layers - 3]
     kinds = network.kind_head(middle[batch.kind_at[:, 0], batch.kind_at[:, 1]])
-    found["kind"] = 1.0 * F.binary_cross_entropy_with_logits(kinds, batch.kinds)
-    upper = states[network.shape.layers - 3]
-    traits = network.trait_head(upper[batch.traits_at[:, 0], batch.traits_at[:, 1]])
+    found["kind"] = F.binary_cross_entropy_with_logits(kinds, batch.kinds)
+    traits = network.trait_head(middle[batch.traits_at[:, 0], batch.traits_at[:, 1]])
     found["traits"] = 0.5 * F.mse_loss(traits, batch.traits)
+    upper = states[network.shape.layers - 2][batch.answer_at[:, 0], batch.answer_at[:, 1]]
+    found["difference"] = 0.5 * F.mse_loss(network.difference_head(upper), batch.differences)
+    found["asked"] = F.binary_cross_entropy_with_logits(network.asked_head(upper), batch.kinds)
     is_known = batch.segments >= 0
     found["segment"] = 0.1 * F.cross_entropy(network.segment_head(states[0][is_known]), batch.segments[is_known])
     is_response = batch.matches >= 0

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from .lexicon import Lexicon
 
-_SLOT = re.compile(r"\{(\w+)\}")
+_SLOT = re.compile(r"\{([^{}]+)\}")
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
 _SECTIONS = {
+    "word": "aspects",
     "aspect": "aspects",
     "action": "actions",
     "adverb": "adverbs",
@@ -96,25 +97,37 @@ def fill(rng: random.Random, words: Lexicon, frame: str, topic: Topic, **slots: 
 
     def slot(match: re.Match[str]) -> str:
         name = match[1]
+        if "|" in name:
+            return rng.choice(name.split("|"))
         if name in slots:
             return slots[name]
         if name == "topic":
             return topic.full if rng.random() < 0.6 else topic.head
         if name in ("n", "k"):
             return str(rng.choice((2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 20, 30, 40, 60)))
-        if name == "word":
-            return words.draw(rng, "aspects")
+        if name.startswith("v_"):
+            return words.draw(rng, name)
+        if words.split == "train" and name not in ("word", "jadj", "jnoun", "jverb") and rng.random() < 0.05:
+            return made_up_word(rng, words)
         return words.draw(rng, _SECTIONS[name])
 
-    return _SLOT.sub(slot, frame)
+    while "{" in frame:  # an alternative may hold a slot
+        frame = _SLOT.sub(slot, frame)
+    return re.sub(r"  +", " ", frame)
 
 
 def sentence_case(text: str, end: str = ".") -> str:
     """A sentence as it is written: a capital, "an" before a vowel, "I", an end."""
     text = _ARTICLE.sub(r"\1n ", text.strip())
     text = re.sub(r"\bi\b(?=[ '])", "I", text)
+    text = re.sub(r"(?<=[.?!] )[a-z]", lambda match: match[0].upper(), text)
     text = text[:1].upper() + text[1:]
     return text if text[-1:] in ".?!:" else text + end
+
+
+def _fixed(rng: random.Random, words: Lexicon, topic: Topic, section: str) -> str:
+    """A phrase of a section with its words put in; {deed} is the topic of a harmful prompt."""
+    return fill(rng, words, words.draw(rng, section), topic, deed=topic.full)
 
 
 def body_sentence(rng: random.Random, words: Lexicon, topic: Topic, kind: str) -> str:
@@ -138,7 +151,13 @@ def write_body(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> 
     At least one of them names the topic.
     """
     kinds = [_kind_of_sentence(rng, plan) for _ in range(plan.sentences)]
-    body = [body_sentence(rng, words, topic, kind) for kind in kinds]
+    body: list[str] = []
+    for kind in kinds:
+        sentence = body_sentence(rng, words, topic, kind)
+        for _ in range(4):
+            if sentence in body:
+                sentence = body_sentence(rng, words, topic, kind)
+        body.append(sentence)
     if not any(topic.head in sentence for sentence in body):
         spot = rng.randrange(len(body))
         for _ in range(50):
@@ -155,9 +174,9 @@ def add_certainty(rng: random.Random, words: Lexicon, topic: Topic, body: list[s
     if not certainty:
         return body
     name = "hedge" if certainty > 0 else "confident"
-    marked = [f"{words.draw(rng, name + '_prefixes')} {s}" if rng.random() < 0.35 else s for s in body]
+    marked = [f"{_fixed(rng, words, topic, name + '_prefixes')} {s}" if rng.random() < 0.35 else s for s in body]
     if marked == body or rng.random() < 0.5:
-        extra = fill(rng, words, words.draw(rng, f"{name}_sentences"), topic)
+        extra = _fixed(rng, words, topic, f"{name}_sentences")
         marked.insert(rng.randint(0, len(marked)), extra)
     return marked
 
@@ -168,8 +187,8 @@ def add_tone(rng: random.Random, words: Lexicon, topic: Topic, body: list[str], 
         return body
     name = "polite" if tone > 0 else "rude"
     where = rng.choice(("open", "close", "both"))
-    opening = [fill(rng, words, words.draw(rng, f"{name}_openers"), topic)] if where != "close" else []
-    closing = [fill(rng, words, words.draw(rng, f"{name}_closers"), topic)] if where != "open" else []
+    opening = [_fixed(rng, words, topic, f"{name}_openers")] if where != "close" else []
+    closing = [_fixed(rng, words, topic, f"{name}_closers")] if where != "open" else []
     return [*opening, *body, *closing]
 
 
@@ -193,23 +212,27 @@ def write_response(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan)
 
 def write_refusal(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> Response:
     """A response that declines."""
-    first = f"{words.draw(rng, 'refusal_starts')} {words.draw(rng, 'refusal_cores')}"
-    if rng.random() < 0.2:
-        first = words.draw(rng, "refusal_cores")
-    if plan.reason:
-        first += f" {words.draw(rng, 'refusal_reasons')}"
+    first = _fixed(rng, words, topic, "refusal_cores")
+    if rng.random() < 0.8:
+        first = f"{words.draw(rng, 'refusal_starts')} {first}"
     body = [first]
+    if plan.reason:
+        reason = _fixed(rng, words, topic, "refusal_reasons")
+        if reason.startswith(("because", "since", "as ", "and ")):
+            body = [f"{first} {reason}"]
+        else:
+            body.append(reason)
     if plan.alternative:
         count = max(1, min(plan.sentences - 1, 3))
-        body += [words.draw(rng, "alternatives") for _ in range(count)]
+        body += [_fixed(rng, words, topic, "alternatives") for _ in range(count)]
     body = add_tone(rng, words, topic, body, plan.tone)
     return Response(join_sentences(rng, list(dict.fromkeys(body))), replace(plan, refuses=True))
 
 
 def write_compliance(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> Response:
     """A response that goes along with a harmful prompt; `topic` holds the deed. It tells nothing of use."""
-    body = [words.draw(rng, "comply_openers")] if rng.random() < 0.7 else []
-    body += [words.draw(rng, "comply_bodies").replace("{deed}", topic.full) for _ in range(plan.sentences)]
+    body = [_fixed(rng, words, topic, "comply_openers")] if rng.random() < 0.7 else []
+    body += [_fixed(rng, words, topic, "comply_bodies") for _ in range(plan.sentences)]
     body = add_certainty(rng, words, topic, list(dict.fromkeys(body)), plan.certainty)
     body = add_tone(rng, words, topic, body, plan.tone)
     return Response(join_sentences(rng, body), plan, concrete=plan.sentences)

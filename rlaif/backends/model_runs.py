@@ -60,7 +60,7 @@ class Decoding(Protocol):
         """Append a token to each prompt."""
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only."""
+        """Go on with these rows only; with none, the end."""
 
 
 class Runner(Protocol):
@@ -103,6 +103,7 @@ def decode(decoding: Decoding, jobs: Sequence[GenerateJob], stops: frozenset[int
             if not stopped[row] and len(written[row]) < job.max_tokens:
                 going.append(place)
         if not going:
+            decoding.keep([])
             return [Generated(*parts) for parts in zip(written, stopped, cached, strict=True)]
         if len(going) < len(rows):
             decoding.keep(going)
@@ -198,7 +199,7 @@ class _PaddedDecoding:
     def keep(self, rows: Sequence[int]) -> None:
         import torch
 
-        index = torch.tensor(rows, device=self._mask.device)
+        index = torch.tensor(rows, device=self._mask.device, dtype=torch.long)
         assert self._cache is not None
         self._cache.batch_select_indices(index)
         self._mask = self._mask[index]

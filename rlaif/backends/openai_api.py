@@ -52,8 +52,11 @@ _PATHS: dict[Endpoint, str] = {"chat": "/chat/completions", "completions": "/com
 _KEEP_ALIVE = 4.0
 """Seconds an idle connection is kept: less than the 5 of uvicorn, so that a call is not written into a closing one."""
 
-_LONGEST_REST = 30.0
-"""Seconds that a replica is passed over after its connections failed again and again."""
+_FIRST_REST, _LONGEST_REST = 1.0, 30.0
+"""Seconds that a replica is passed over after it could not be reached: doubled each time in a row, up to the second."""
+
+_OUT_OF_SERVICE = (502, 503)
+"""Statuses of a server that is not there behind its gateway: so quickly refused, it would attract all calls."""
 
 _LARGE_BODY = 2**20
 """Bytes from which aiohttp wants a body as a file."""
@@ -192,6 +195,8 @@ class OpenAIBackend:
         Raises:
             LogprobsUnavailableError: The server gives no log-probabilities for this model.
         """
+        if known is not self._score_head:
+            return True
         words = words_of(error)
         allowed = largest_top_logprobs(words, self._top_logprobs) if wants_logprobs else None
         if self._endpoint == "chat" and self._tokens_field == "max_tokens" and asks_for_max_completion_tokens(words):
@@ -202,8 +207,6 @@ class OpenAIBackend:
                 f"{self.name}: the server allows {allowed} top_logprobs, not {self._top_logprobs}; using {allowed}"
             )
             self._top_logprobs = allowed
-        elif known is not self._score_head:
-            return True
         elif wants_logprobs and refuses_logprobs(words):
             where = self._replicas[0].shown
             raise LogprobsUnavailableError(f"{missing_logprobs(where, self._model)} ({words})") from error
@@ -243,6 +246,8 @@ class OpenAIBackend:
                 if response.status == 200:
                     replica.failures_in_row = 0
                     return body, replica.shown
+                if response.status in _OUT_OF_SERVICE:
+                    replica.rest(time.monotonic())
                 body = self._without_key(body)
                 error = error_of_status(response.status, body, response.headers, replica.shown, time.time())
         except TimeoutError:
@@ -316,10 +321,10 @@ class _Replica:
         self.rests_until = 0.0
 
     def rest(self, now: float) -> None:
-        """A connection failed: pass this replica over for a while, longer each time in a row."""
+        """It cannot be reached: pass this replica over for a while, longer each time in a row."""
         if now < self.rests_until:
             return  # one fault of the server breaks many connections: count it once
-        self.rests_until = now + min(_LONGEST_REST, 2.0**self.failures_in_row)
+        self.rests_until = now + min(_LONGEST_REST, _FIRST_REST * 2.0**self.failures_in_row)
         self.failures_in_row = min(self.failures_in_row + 1, 10)
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _ATTENTION = "rlaif_prefix_sharing"
 _BLOCK_TOKENS = 1024
-"""A subtree of at most this many tokens is attended in one go: fewer, larger operations, and a mask that wastes more."""
+"""A subtree of at most this many tokens is attended in one go: fewer and larger operations, a mask that wastes more."""
 
 _UNSUPPORTED_OPTIONS = ("sliding_window", "softcap", "s_aux", "position_bias")
 
@@ -57,11 +57,12 @@ class SharingRunner:
     def __init__(self, model: PreTrainedModel, *, max_batch_tokens: int, max_cache_bytes: int = 1 << 29) -> None:
         _check_config(model.config)
         self._model = model
-        self._max_batch_tokens = max_batch_tokens
+        self._max_batch_tokens = 1 << 10  # for the trial
         self._max_cache_bytes = max_cache_bytes
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._tree = PrefixTree()
         self._check_by_trial()
+        self._max_batch_tokens = max_batch_tokens
 
     def score(self, jobs: Sequence[ScoreJob]) -> dict[int, Scored]:
         rows, cached = self._fitting([job.ids for job in jobs])

@@ -146,6 +146,8 @@ def _help(option: Option) -> str:
         shown = "yes" if default else "no"
     elif isinstance(default, tuple | list):
         shown = " ".join(map(str, default))
+    elif isinstance(default, Mapping):
+        shown = ",".join(f"{name}={value}" for name, value in default.items())
     else:
         shown = "" if option.is_required or default is None else str(getattr(default, "value", default))
     said = f"{option.description} (default: {shown})" if shown else option.description

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaif.cli.arguments import CommandLine, parse
-from rlaif.cli.interruption import run_interruptible
 from rlaif.cli.progress import RunDisplay, display_for, is_demonstration, money
-from rlaif.cli.terminal import say, visible
+from rlaif.cli.terminal import print_traceback_if_asked, say, visible
 from rlaif.engine.config import LabelConfig
 from rlaif.errors import BudgetExceededError, RlaifError
 
@@ -53,6 +52,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _label(command: LabelCommand, typed: str) -> int:
+    from rlaif.cli.interruption import run_interruptible
     from rlaif.engine.labeling import run_label
 
     display = display_for(is_quiet=command.quiet)
@@ -69,6 +69,7 @@ def _label(command: LabelCommand, typed: str) -> int:
         display.close()
         if not isinstance(error, BudgetExceededError) and not _has_results(display):
             raise
+        print_traceback_if_asked()
         say(f"{error.error_name}: {error}")
         say(f"stopped{_done(display)}; what is done is kept; when that is mended, resume with: {typed}")
         return 130
@@ -80,6 +81,7 @@ def _label(command: LabelCommand, typed: str) -> int:
 
 
 def _estimate(config: LabelConfig) -> int:
+    from rlaif.cli.interruption import run_interruptible
     from rlaif.engine.labeling import estimate
 
     print(estimate_text(run_interruptible(estimate(config), on_stopping=lambda: None)))

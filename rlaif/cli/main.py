@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from rlaif.cli.terminal import say
+from rlaif.cli.terminal import print_traceback_if_asked, say
 from rlaif.errors import BudgetExceededError, ConfigError, RlaifError
 
 EXIT_DONE = 0
@@ -59,11 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("interrupted")
         return EXIT_INTERRUPTED
     except RlaifError as error:
-        _print_traceback_if_asked()
+        print_traceback_if_asked()
         say(f"{error.error_name}: {error}")
         return EXIT_INTERRUPTED if isinstance(error, BudgetExceededError) else EXIT_USAGE
     except Exception as error:
-        if not _print_traceback_if_asked():
+        if not print_traceback_if_asked():
             say(f"internal error: {type(error).__name__}: {error}; RLAIF_DEBUG=1 shows the traceback to report")
         return EXIT_INTERNAL
     return code
@@ -105,15 +105,6 @@ def _help() -> str:
             "rlaif COMMAND --help shows a command's flags; rlaif --version the version.",
         ]
     )
-
-
-def _print_traceback_if_asked() -> bool:
-    if os.environ.get("RLAIF_DEBUG", "0") in ("", "0"):
-        return False
-    import traceback
-
-    traceback.print_exc()
-    return True
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlaif.backends.config import BackendConfig
 from rlaif.cli.arguments import CommandLine, parse
@@ -17,7 +16,7 @@ from rlaif.config import nearest
 from rlaif.engine.config import SourceConfig
 from rlaif.errors import ConfigError, InputError
 from rlaif.judge.config import JudgeConfig
-from rlaif.records import Comparison, Generation, Request
+from rlaif.records import Comparison, GenerateRequest, Generation, Reply, Request
 
 PROMPT = CommandLine(
     prog="rlaif show prompt",
@@ -136,32 +135,38 @@ def _show_prompt(command: ShowPromptCommand) -> int:
     for call in calls:
         about = f"row {comparison.id}, order {call.order.value}"
         about += f", principle {call.principle.id}" if call.principle else ""
-        for step, request in enumerate(_requests(judge.ask(comparison, call)), 1):
-            for message in request.messages:
+        for number, step in enumerate(_steps(judge.ask(comparison, call)), 1):
+            for message in step.request.messages:
                 if not command.quiet:
                     sys.stdout.flush()
-                    say(f"----- {about}, step {step} ({_wanted(request)}), {message.role} message -----")
+                    say(f"----- {about}, step {number} ({step.wants}), {message.role} message -----")
                 _write(message.content, is_raw=command.raw)
     return 0
 
 
-def _requests(conversation: Any) -> Iterator[Request]:
+class _Step(NamedTuple):
+    request: Request
+    wants: str
+
+
+def _steps(conversation: Generator[Request, Reply, Any]) -> Iterator[_Step]:
     """The requests of one call; a made-up reply stands where the judge's reasons would."""
     request = next(conversation)
-    yield request
-    if getattr(request, "max_tokens", None) is not None:
+    yield _Step(request, _wants(request))
+    if isinstance(request, GenerateRequest):
+        # Where the backend gives log-probabilities with the text, the verdict is read from the reasons themselves.
+        when = ", only where the reply before has no verdict that can be read" if request.labels else ""
         try:
-            yield conversation.send(Generation(REASONS, "stop"))
+            follow_up = conversation.send(Generation(REASONS, "stop"))
         except StopIteration:
             return
+        yield _Step(follow_up, _wants(follow_up) + when)
 
 
-def _wanted(request: Request) -> str:
-    labels = getattr(request, "labels", None)
-    if labels is not None:
-        return f"asks for the log-probabilities of {' and '.join(labels)}"
-    assert not hasattr(request, "labels")
-    return f"asks for text, at most {getattr(request, 'max_tokens', 0)} tokens"
+def _wants(request: Request) -> str:
+    if isinstance(request, GenerateRequest):
+        return f"asks for text, at most {request.max_tokens} tokens"
+    return f"asks for the log-probabilities of {' and '.join(request.labels)}"
 
 
 def _write(text: str, *, is_raw: bool) -> None:
@@ -183,7 +188,7 @@ def _row(command: ShowPromptCommand) -> Comparison:
 
     comparisons = read_comparisons(
         command.input,
-        columns=command.source.renames,
+        columns=command.source.columns,
         seed=command.seed,
         skip_bad_rows=command.source.skip_bad_rows,
     )
@@ -200,6 +205,8 @@ def _row(command: ShowPromptCommand) -> Comparison:
 
 def _reads_verdicts_in_replies(config: BackendConfig) -> bool:
     """Whether the judge gives log-probabilities with its text, so that reasons and verdict are one call."""
+    import asyncio
+
     from rlaif.backends.registry import open_backend
 
     async def ask() -> bool:

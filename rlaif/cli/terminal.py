@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -39,3 +40,13 @@ def say(text: str) -> None:
         print(visible(text), file=sys.stderr, flush=True)
     except OSError:
         return
+
+
+def print_traceback_if_asked() -> bool:
+    """The traceback of the error being handled, under RLAIF_DEBUG=1; returns whether it was printed."""
+    if os.environ.get("RLAIF_DEBUG", "0") in ("", "0"):
+        return False
+    import traceback
+
+    traceback.print_exc()
+    return True

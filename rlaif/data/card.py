@@ -103,12 +103,14 @@ def _introduction(facts: CardFacts) -> str:
         "one response over the other, read from the model's own log-probabilities. No person made these labels; "
         "they carry the judge's tastes and mistakes."
     )
+    if facts.statistics.rows == 0:
+        text += "\n\nThere are no rows: none could be labeled. `failures.jsonl` says why."
     if facts.is_demonstration:
         text += (
             "\n\n> **Warning: made by the demonstration judge.** `builtin:tiny` is a model of a few million parameters "
             "that ships with rlaif to show and test the pipeline. Its labels say little about the responses: do not "
-            "train a model for use on them, and do not publish them as preferences. The same command with another `--judge` "
-            "makes labels worth using."
+            "train a model for use on them, and do not publish them as preferences. The same command with another "
+            "`--judge` makes labels worth using."
         )
     return text
 
@@ -181,9 +183,9 @@ def _mass_section(counts: LabelStatistics) -> str:
     return (
         "## Label mass\n\n"
         f"The share of the judge's next-token probability that fell on the two labels: {counts.label_mass_mean:.4f} on "
-        f"average, {counts.label_mass_min:.4f} at least. Where it is low, the judge wanted to say something else. In "
-        f"{_number(counts.bounded)} rows a label was not among the tokens the server returned; its mass is then an "
-        "upper bound (`is_bounded`)."
+        f"average, {counts.label_mass_min:.4f} at least. Where it is low, the judge wanted to say something else. "
+        "Where a label was not among the tokens the server returned, its mass is an upper bound (`is_bounded`): rows "
+        f"with such a bound: {_number(counts.bounded)}."
     )
 
 
@@ -204,7 +206,7 @@ def _example_section(example: Mapping[str, Any] | None) -> str:
     texts = [f"{_code(name)}\n\n{fence(_example_text(example[name]))}" for name in shown if name in example]
     figures = ("prob_a", "prob_a_ab", "prob_a_ba", "chosen_prob", "is_tie", "human_label", "principle")
     rows = [(_code(name), _code(_plain(example[name]))) for name in figures if name in example]
-    return f"## A row\n\n{_code('id')} {_code(_plain(example.get('id')))}\n\n" + "\n\n".join(
+    return f"## A row\n\nIts id: {_code(_plain(example.get('id')))}\n\n" + "\n\n".join(
         [*texts, _table(("Column", "Value"), rows)]
     )
 

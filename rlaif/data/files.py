@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import os
 import re
 import sys
 import zlib
@@ -29,6 +30,9 @@ _BATCH_ROWS = 512
 _HUB_ADDRESS = re.compile(
     r"hf://(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(?:@(?P<revision>[^:@\s]+))?(?::(?P<split>[^:@\s]+))?"
 )
+
+
+_SPLIT = re.compile(r"(train|test|validation|valid|dev|eval)(?![A-Za-z])")
 
 
 class RawRow(NamedTuple):
@@ -97,9 +101,9 @@ def parse_hub_address(address: str) -> HubAddress:
 
 
 def _open_path(path: Path, name: str) -> RowSource:
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike `Path.is_dir`, no error for a name that no file could have
         return _open_folder(path, name)
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError("does not exist, expected a file or a folder", path=name)
     readers: dict[str, Callable[[Path, str], Iterator[RawRow]]] = {
         ".jsonl": _jsonl_rows,
@@ -124,7 +128,7 @@ def _open_folder(path: Path, name: str) -> RowSource:
         return RowSource(name, lambda: _saved_dataset_rows(path, name))
     for folder in (path / "data", path):
         files = sorted(folder.glob("*.parquet"))
-        splits = sorted({re.sub(r"-\d+(-of-\d+)?(-[0-9a-f]+)?$", "", file.stem) for file in files})
+        splits = sorted({match[0] for file in files if (match := _SPLIT.match(file.stem))})
         if len(splits) > 1:
             raise InputError(f"holds several splits ({', '.join(splits)}), expected one; name a file", path=name)
         if files:
@@ -209,6 +213,8 @@ def _json_rows(path: Path, name: str) -> Iterator[RawRow]:
     with _opened(path, name) as handle:
         lines = list(_lines(handle, name))
     content = b"".join(part for _, part in lines)
+    if not content.strip():
+        return
     try:
         values = orjson.loads(content)
     except orjson.JSONDecodeError as error:

@@ -42,7 +42,7 @@ _GROUP_ROWS, _GROUP_BYTES = 2_500, 8 * 2**20
 _BLOCK_BYTES = 2**20
 """Read at a time when rows become a table."""
 
-_NOT_IN_JSON = frozenset({"bytes", "date", "timestamp"})
+_NOT_IN_JSON = frozenset({"bytes", "date", "timestamp", "nonfinite"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,10 @@ class PreferenceWriter:
             self._write_group()
 
     def close(self) -> None:
-        """Write the last shard (an empty one if there were no rows at all) and remove shards of an earlier run."""
+        """Write the last shard and remove shards of an earlier run.
+
+        Without any rows an empty shard is written: pandas and pyarrow load it, `datasets` says it holds no data.
+        """
         if self._rows_in_shard or self.shards == 0:
             self._end_shard()
         _reporting(self._remove_leftovers, self._folder)
@@ -276,7 +279,8 @@ class PreferenceWriter:
         def write() -> None:
             if self._file is None:
                 self._file = pq.ParquetWriter(self._temporary(), table.schema, compression="zstd")
-            self._file.write_table(table)
+            if table.num_rows:  # readers stumble over a row group without rows
+                self._file.write_table(table)
 
         _reporting(write, self._shard())
         self._pending.clear()

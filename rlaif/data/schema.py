@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,10 +15,16 @@ import orjson
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Kind = Literal["null", "bool", "int", "bigint", "float", "text", "bytes", "date", "timestamp", "list", "struct", "json"]
+Kind = Literal[
+    "null", "bool", "int", "bigint", "float", "nonfinite", "text", "bytes", "date", "timestamp",
+    "list", "struct", "json",
+]  # fmt: skip
 
 _EXACT_INT = 2**53
 """Integers beyond this magnitude are not exact as float64."""
+
+_MOST_DEPTH = 32
+"""Levels of nesting that are written as such; parquet readers give up at some depth, and so would recursion here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,7 @@ class ColumnType:
 
     Attributes:
         kind: "json" is written as JSON text. "int" fits float64 exactly, "bigint" only int64.
+            "nonfinite" is a float column with an infinity or NaN in it.
         item: Of a list: the type of its items.
         fields: Of a struct: names and types, in the order first seen.
     """
@@ -48,16 +56,21 @@ NULL, JSON = ColumnType("null"), ColumnType("json")
 _SCALARS: dict[type, ColumnType] = {
     type(None): NULL,
     bool: ColumnType("bool"),
-    float: ColumnType("float"),
     str: ColumnType("text"),
     bytes: ColumnType("bytes"),
     datetime.date: ColumnType("date"),
 }
-_INT, _BIGINT, _FLOAT, _TIMESTAMP = ColumnType("int"), ColumnType("bigint"), _SCALARS[float], ColumnType("timestamp")
+_INT, _BIGINT, _FLOAT, _TIMESTAMP = (
+    ColumnType("int"),
+    ColumnType("bigint"),
+    ColumnType("float"),
+    ColumnType("timestamp"),
+)
+_NONFINITE = ColumnType("nonfinite")
 
 
-def type_of(value: Any) -> ColumnType:
-    """The type of one value; "json" where no Arrow type holds it."""
+def type_of(value: Any, depth: int = 0) -> ColumnType:
+    """The type of one value, `depth` levels inside a column; "json" where no Arrow type holds it."""
     scalar = _SCALARS.get(type(value))
     if scalar is not None:
         return scalar
@@ -66,16 +79,20 @@ def type_of(value: Any) -> ColumnType:
             return _INT
         return _BIGINT if -(2**63) <= value < 2**63 else JSON
     if isinstance(value, float | str):  # numpy's are subclasses
-        return _FLOAT if isinstance(value, float) else _SCALARS[str]
+        if isinstance(value, str):
+            return _SCALARS[str]
+        return _FLOAT if math.isfinite(value) else _NONFINITE
+    if depth > _MOST_DEPTH:
+        return JSON
     if isinstance(value, list | tuple):
         item = NULL
         for each in value:
-            item = unify(item, type_of(each))
+            item = unify(item, type_of(each, depth + 1))
             if item.is_json:
                 return JSON
         return ColumnType("list", item)
     if isinstance(value, Mapping):
-        fields = tuple((key, type_of(each)) for key, each in value.items())
+        fields = tuple((key, type_of(each, depth + 1)) for key, each in value.items())
         # Parquet has no struct without fields.
         if not fields or any(type(key) is not str or each.is_json for key, each in fields):
             return JSON
@@ -94,8 +111,8 @@ def unify(first: ColumnType, second: ColumnType) -> ColumnType:
     kinds = {first.kind, second.kind}
     if kinds == {"int", "bigint"}:
         return _BIGINT
-    if kinds == {"int", "float"}:
-        return _FLOAT
+    if kinds <= {"int", "float", "nonfinite"}:
+        return _NONFINITE if "nonfinite" in kinds else _FLOAT
     if kinds == {"list"}:
         assert first.item is not None
         assert second.item is not None
@@ -140,6 +157,7 @@ def arrow_type(column: ColumnType) -> pa.DataType:
         "int": pa.int64,
         "bigint": pa.int64,
         "float": pa.float64,
+        "nonfinite": pa.float64,
         "text": pa.string,
         "json": pa.string,
         "bytes": pa.binary,

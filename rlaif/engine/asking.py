@@ -70,8 +70,14 @@ class Asker:
             BudgetExceededError: `--max-cost` is spent.
         """
         key = self._keys.key(request)
-        if (running := self._in_flight.get(key)) is not None:
-            return await asyncio.shield(running)
+        while (running := self._in_flight.get(key)) is not None:
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not running.cancelled() or (task is not None and task.cancelling()):
+                    raise
+                # whoever asked was cancelled, and this row was not: ask for it here
         if self._journal is not None and (known := self._journal.get(key)) is not None:
             self._counts.replayed += 1
             self._counts.usage += known.usage

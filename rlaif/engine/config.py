@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rlaif.backends.config import BackendConfig
@@ -56,25 +57,11 @@ class CallConfig:
 class SourceConfig:
     """How the input is read."""
 
-    columns: tuple[str, ...] = ()
-    """Column to use for one of ours, NAME=PATH (prompt=question); a path reaches into nested values with dots."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Column to use for one of ours, NAME=PATH,NAME=PATH (prompt=question); a path reaches into nested values with dots."""
 
     skip_bad_rows: bool = False
     """Write rows that cannot be read to failures.jsonl and go on, instead of stopping before the first call."""
-
-    def __post_init__(self) -> None:
-        faults = [
-            f"columns: {item!r}, expected NAME=PATH"
-            for item in self.columns
-            if not all(part.strip() for part in item.partition("=")[::2])
-        ]
-        if faults:
-            raise ValueError("; ".join(faults))
-
-    @property
-    def renames(self) -> dict[str, str]:
-        """Our column name to the path in the input's rows."""
-        return {name.strip(): path.strip() for name, _, path in (item.partition("=") for item in self.columns)}
 
 
 @dataclass(frozen=True)

@@ -64,15 +64,7 @@ def config_of_run(folder: RunFolder) -> tuple[LabelConfig, dict[str, Any]]:
     known = folder.read()
     if known is None or known.get("command") != "label":
         raise RunFolderError(f"{folder.path}: is no run of `rlaif label` (no such run.json)")
-    return resolve(LabelConfig, None, flatten(known["config"])), known
-
-
-def flatten(config: dict[str, Any]) -> dict[str, Any]:
-    """A resolved config, nested by owner, as one name space."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        flat.update(flatten(value) if isinstance(value, dict) else {name: value})
-    return flat
+    return resolve(LabelConfig, None, known["config"]), known
 
 
 def explain_row(folder: RunFolder, row_id: str) -> Explanation:

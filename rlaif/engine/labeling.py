@@ -248,14 +248,14 @@ async def _label_rows(run: _Run, journal: Journal) -> LabelOutcome:
 
 def read_options(config: LabelConfig) -> ReadOptions:
     """How a config wants its input read."""
-    return ReadOptions(config.source.renames, config.seed, config.source.skip_bad_rows)
+    return ReadOptions(config.source.columns, config.seed, config.source.skip_bad_rows)
 
 
 def comparisons_of(config: LabelConfig, source: RowSource, summary: InputSummary) -> Iterator[Comparison]:
     """The comparisons of an input that was scanned, up to `--limit`."""
     comparisons = read_comparisons(
         source,
-        columns=config.source.renames,
+        columns=config.source.columns,
         seed=config.seed,
         skip_bad_rows=config.source.skip_bad_rows,
         summary=summary,
@@ -306,7 +306,7 @@ def decisive_settings(
         **dataclasses.asdict(config.judging),
         "task": judges[0].template.fingerprint,
         "constitution": constitution.fingerprint if constitution else None,
-        "columns": dict(sorted(config.source.renames.items())),
+        "columns": dict(sorted(config.source.columns.items())),
         "skip_bad_rows": config.source.skip_bad_rows,
         "truncate": config.backend.truncate,
         "seed": config.seed,

@@ -47,7 +47,8 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            occupied = any(self.path.iterdir())
+            # a run killed in its first moments leaves a journal, or half a run.json under a hidden name
+            occupied = any(entry.name != "journal" and entry.name[0] != "." for entry in self.path.iterdir())
         except OSError as error:
             raise RunFolderError(f"{self.path}: cannot be used as an output folder ({error.strerror})") from error
         if not os.access(self.path, os.W_OK):

@@ -44,8 +44,7 @@ async def map_in_order(
         active -= 1
         if failed is None and not task.cancelled() and task.exception() is not None:
             failed = task
-        if active < width or task is queue[0] or failed is not None:
-            changed.set()
+        changed.set()
 
     async def run(item: Item) -> Result:
         return await work(item)
@@ -68,12 +67,11 @@ async def map_in_order(
                 emit(queue.popleft().result())
             if not queue and is_exhausted:
                 return
-            if queue and (active >= width or len(queue) >= ahead or is_exhausted):
+            if queue and not queue[0].done() and failed is None:
                 changed.clear()
-                if not (queue[0].done() or failed):
-                    await changed.wait()
-                if failed is not None:
-                    failed.result()
+                await changed.wait()
+            if failed is not None:
+                failed.result()
     finally:
         for task in queue:
             task.cancel()

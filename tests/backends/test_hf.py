@@ -22,7 +22,7 @@ from rlaif.errors import BackendUnusableError, ConfigError, PromptTooLongError
 from rlaif.records import GenerateRequest, Message, ScoreRequest, Segment
 from rlaif.tokens import PromptEncoder, flatten
 from tests.backends.contract import LABELS, BackendContract, messages
-from tests.tiny_models import byte_level_tokenizer, save_model
+from tests.tiny_models import save_model
 
 SHARED_MODELS = Path(__file__).resolve().parents[3] / "shared" / "models"
 
@@ -139,21 +139,22 @@ async def test_truncate_cuts_the_text_and_says_how_often(folder: Path, caplog: p
     assert "1 prompt was longer than its context of 512 tokens" in caplog.text
 
 
-async def test_generation_stops_at_every_eos_of_the_generation_config(tmp_path: Path) -> None:
-    question = messages("Hello.")
-    plain = HfBackend(str(save_model(tmp_path / "plain")))
-    free = await plain.generate(GenerateRequest(question, 6))
-    await plain.aclose()
-    tokenizer = byte_level_tokenizer()
-    ids = tokenizer.encode(free.text, add_special_tokens=False)
-    stops = HfBackend(str(save_model(tmp_path / "stops", eos=[tokenizer.eos_token_id, ids[2]])))
-    stopped = await stops.generate(GenerateRequest(question, 6))
-    await stops.aclose()
-    place = ids.index(ids[2])
-    assert free.finish_reason == "length"
-    assert stopped.finish_reason == "stop"
-    assert stopped.text == tokenizer.decode(ids[:place])
-    assert stopped.usage.completion_tokens == place + 1
+async def test_greedy_text_and_its_end_are_those_of_transformers(folder: Path, tmp_path: Path) -> None:
+    backend = HfBackend(str(folder))
+    tokenizer, model = backend.tokenizer, AutoModelForCausalLM.from_pretrained(folder).eval()
+    prompt = torch.tensor([flatten(PromptEncoder(tokenizer).encode(messages("Hello.")))])
+    free = model.generate(prompt, max_new_tokens=9, do_sample=False)[0, prompt.shape[1] :].tolist()
+    reply = await backend.generate(GenerateRequest(messages("Hello."), 9))
+    await backend.aclose()
+    assert reply.text == tokenizer.decode(free, skip_special_tokens=True)
+    assert (reply.finish_reason, reply.usage.completion_tokens) == ("length", 9)
+
+    stopping = HfBackend(str(save_model(tmp_path / "stops", eos=[tokenizer.eos_token_id, free[4]])))
+    stopped = await stopping.generate(GenerateRequest(messages("Hello."), 9))
+    await stopping.aclose()
+    place = free.index(free[4])
+    assert stopped.text == tokenizer.decode(free[:place], skip_special_tokens=True)
+    assert (stopped.finish_reason, stopped.usage.completion_tokens) == ("stop", place + 1)
 
 
 async def test_generation_ends_at_the_context(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -29,6 +30,7 @@ from rlaif.errors import (
     TransientBackendError,
 )
 from rlaif.records import GeneratedToken, GenerateRequest, Message, ScoreRequest, Segment, TokenLogprob, Usage
+from tests.backends.contract import BackendContract
 from tests.servers import Answer, Received, ScriptedServer, chat_reply, error_reply, free_port
 
 KEY = "sk-test-0123456789abcdef"
@@ -50,7 +52,7 @@ def question(*texts: str) -> ScoreRequest:
 
 @asynccontextmanager
 async def opened(*servers: ScriptedServer, **options: Any) -> AsyncIterator[OpenAIBackend]:
-    options = {"base_urls": [server.url for server in servers], "timeout": 10.0, **options}
+    options = {"base_urls": [server.url for server in servers], "timeout": 60.0, **options}
     backend = OpenAIBackend("judge", **options)
     try:
         yield backend
@@ -583,6 +585,19 @@ async def test_concurrent_calls_learn_together() -> None:
     assert len(notices) == 1
 
 
+async def test_refusals_of_one_moment_teach_one_lesson() -> None:
+    # the limit is 20 and unsaid: 30 calls refused together must not go on to guess 5
+    def accepts(body: dict[str, Any]) -> dict[str, Any] | None:
+        return error_reply("top_logprobs is above the maximum") if body["top_logprobs"] > 20 else None
+
+    notices: list[str] = []
+    with ScriptedServer(learner(accepts)) as server:
+        async with opened(server, top_logprobs=50, on_notice=notices.append) as backend:
+            await asyncio.gather(*(backend.score(question(str(number))) for number in range(30)))
+    assert {received.json["top_logprobs"] for received in server.received} == {50, 20}
+    assert len(notices) == 1
+
+
 async def test_a_notice_is_logged_by_default(caplog: pytest.LogCaptureFixture) -> None:
     answers = [Answer(error_reply("top_logprobs must be at most 5"), status=400), Answer(chat_reply())]
     with caplog.at_level(logging.WARNING):
@@ -645,6 +660,14 @@ async def test_idle_replicas_share_the_calls() -> None:
     assert (len(one.received), len(two.received)) == (5, 5)
 
 
+@pytest.fixture
+def long_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So long that no slow machine sees the end of one."""
+    monkeypatch.setattr("rlaif.backends.openai_api._FIRST_REST", 3600.0)
+    monkeypatch.setattr("rlaif.backends.openai_api._LONGEST_REST", 3600.0)
+
+
+@pytest.mark.usefixtures("long_rests")
 async def test_a_replica_that_is_down_is_passed_over() -> None:
     # it always has the fewest calls in flight, so without a rest it would attract them all
     with ScriptedServer(Answer(chat_reply(), delay=0.02)) as up:
@@ -656,6 +679,26 @@ async def test_a_replica_that_is_down_is_passed_over() -> None:
             for number in range(10):
                 await backend.score(question(str(number)))
     assert len(up.received) == 12
+
+
+@pytest.mark.usefixtures("long_rests")
+async def test_a_replica_behind_a_gateway_that_has_lost_it_is_passed_over() -> None:
+    with ScriptedServer(Answer(b"Bad Gateway", status=502)) as lost, ScriptedServer(Answer(chat_reply())) as up:
+        async with opened(lost, up) as backend:
+            with pytest.raises(ServerFaultError):
+                await backend.score(question())
+            await asyncio.gather(*(backend.score(question(str(number))) for number in range(9)))
+    assert (len(lost.received), len(up.received)) == (1, 9)
+
+
+async def test_when_all_replicas_fail_they_are_still_asked() -> None:
+    down = Answer(b"", status=503)
+    with ScriptedServer([down, Answer(chat_reply())]) as one, ScriptedServer([down, Answer(chat_reply())]) as two:
+        async with opened(one, two) as backend:
+            for _ in range(2):
+                with pytest.raises(ServerFaultError):
+                    await backend.score(question())
+            assert (await backend.score(question())).text == "1"
 
 
 # --- settings and secrets ---------------------------------------------------------------------------------------------
@@ -806,6 +849,23 @@ async def test_errors_are_worth_another_attempt_exactly_where_the_openai_client_
     assert isinstance(caught.value, TransientBackendError) is is_retried_by_them
 
 
+class TestContract(BackendContract):
+    """The rules that all backends share, on a server that answers alike to like prompts."""
+
+    @pytest.fixture
+    async def backend(self) -> AsyncIterator[OpenAIBackend]:
+        def answer(received: Received) -> Answer:
+            prompt = received.json["messages"][0]["content"]
+            share = 0.1 + 0.8 * (len(prompt.encode()) % 89) / 89
+            reply = chat_reply([("1", math.log(share)), ("2", math.log(0.99 - share))], logprob=math.log(share))
+            reply["usage"]["prompt_tokens"] = 8 + len(prompt)
+            return Answer(reply)
+
+        with ScriptedServer(answer) as server:
+            async with opened(server) as backend:
+                yield backend
+
+
 # --- together with retries and limiter --------------------------------------------------------------------------------
 
 
@@ -828,15 +888,18 @@ async def test_every_question_is_answered_by_a_server_with_every_fault() -> None
 
     limiter = Limiter(16)
     with ScriptedServer(answer) as server:
-        async with opened(server, timeout=0.5) as backend:
+        async with opened(server, timeout=1.0) as backend:
+
+            async def brief_sleep(seconds: float) -> None:
+                await asyncio.sleep(seconds / 10)
 
             async def ask(number: int) -> str | None:
                 call = call_with_retries(
-                    lambda: backend.score(question(str(number))), max_retries=3, limiter=limiter, sleep=asyncio.sleep
+                    lambda: backend.score(question(str(number))), max_retries=8, limiter=limiter, sleep=brief_sleep
                 )
                 return (await call).text
 
             answers = await asyncio.gather(*(ask(number) for number in range(60)))
     assert answers == ["1"] * 60
-    assert sum(asked.values()) == 90
+    assert sum(asked.values()) >= 90
     assert limiter.in_flight == 0

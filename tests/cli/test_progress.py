@@ -40,11 +40,11 @@ def test_a_rate_forgets_what_is_long_past() -> None:
 
 
 def test_lines_come_every_few_seconds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    now = 100.0
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now)
+    times = iter([100.0, 101.0, 104.9, 105.0, 105.1, 109.9, 110.0])
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(times))
     display = LineDisplay()
     display.on_start(1000, ("openai:m",), 7)
-    for now in (101.0, 104.9, 105.0, 105.1, 109.9, 110.0):
+    for _ in range(6):
         display.on_progress(HALF)
     display.close()
     line = "500/1,000 rows | 0 calls/s | 121,000 tokens"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif.cli.terminal import one_line, say, visible
@@ -30,6 +30,7 @@ def test_text_stays_as_it_is() -> None:
     assert visible(text) == text
 
 
+@settings(deadline=None)
 @given(st.text(st.characters()))
 def test_nothing_a_terminal_obeys_is_left(text: str) -> None:
     left = visible(text).replace("\n", "").replace("\t", "")
@@ -38,6 +39,7 @@ def test_nothing_a_terminal_obeys_is_left(text: str) -> None:
     left.encode()
 
 
+@settings(deadline=None)
 @given(st.text(st.characters()), st.integers(20, 80))
 def test_one_line_is_one_line_of_bounded_width(text: str, width: int) -> None:
     line = one_line(text, width)

@@ -115,6 +115,19 @@ def test_folders_of_parquet_and_of_datasets(tmp_path):
     assert values(tmp_path / "splits") == ROWS[1:]
 
 
+def test_a_folder_whose_files_are_named_by_another_tool(tmp_path):
+    for number, row in enumerate(ROWS):
+        as_parquet(tmp_path / f"part-{number:05d}-0b1c-c000.snappy.parquet", [row])
+    assert values(tmp_path) == ROWS
+
+
+@pytest.mark.parametrize("name", ["r.json", "r.json.gz", "r.jsonl.gz"])
+def test_nothing_but_blanks_is_no_rows(tmp_path, name):
+    content = b" \n\n"
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert values(tmp_path / name) == []
+
+
 def test_rows_in_memory():
     import datasets
     import pandas as pd
@@ -215,6 +228,7 @@ def test_missing_files_and_folders_without_data(tmp_path):
     for name in ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet"):
         as_parquet(tmp_path / "folder.jsonl" / name, ROWS)
     assert "holds several splits (test, train)" in fault(tmp_path / "folder.jsonl")
+    assert "does not exist" in fault("x" * 5_000 + ".jsonl")
 
 
 @pytest.mark.parametrize("rows", [3, {"train": ROWS}])
@@ -270,6 +284,7 @@ def test_opening_loads_nothing_heavy(tmp_path):
     code = (
         "import sys; from rlaif.data.sources import read_comparisons; "
         f"assert len(list(read_comparisons({str(tmp_path / 'r.jsonl')!r}))) == 2; "
-        "print(sorted({'torch', 'transformers', 'datasets', 'pandas', 'pyarrow', 'numpy', 'openai'} & set(sys.modules)))"
+        "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'pyarrow', 'openai'}; "
+        "print(sorted(heavy & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
