@@ -4,9 +4,9 @@
     python benchmarks/hf_labeling.py --model PATH_OR_NAME --comparisons 200
     python benchmarks/hf_labeling.py --model random       # a random Llama: 6 layers, width 256, vocabulary 4096
 
-Both sides run the same model object's weights on the same token ids: detailed preamble, exemplars, both orders. The plain
-loop is given its ids ready-made, left-padded in batches of 16; the backend starts from messages and tokenizes. Each side
-first answers one unrelated prompt, so that loading is not counted; what the prompts share is computed within the time.
+Both sides run the same weights on the same token ids: detailed preamble, exemplars, both orders. The plain loop is
+given its ids ready-made, left-padded in batches of 16; the backend starts from messages and tokenizes. Each side first
+answers one unrelated prompt, so that loading is not counted; what prompts share is computed within the time.
 """
 
 from __future__ import annotations
@@ -32,10 +32,38 @@ from rlaif.tokens import PromptEncoder, flatten, label_tokens
 
 LABELS = ("1", "2")
 BATCH = 16
-WORDS = (
-    "river stone window garden paper yellow quiet market travel winter bridge letter simple answer kitchen morning "
-    "forest engine number story doctor harbour music careful language reason history planet colour glass"
-).split()
+WORDS = [
+    "river",
+    "stone",
+    "window",
+    "garden",
+    "paper",
+    "yellow",
+    "quiet",
+    "market",
+    "travel",
+    "winter",
+    "bridge",
+    "letter",
+    "simple",
+    "answer",
+    "kitchen",
+    "morning",
+    "forest",
+    "engine",
+    "number",
+    "story",
+    "doctor",
+    "harbour",
+    "music",
+    "careful",
+    "language",
+    "reason",
+    "history",
+    "planet",
+    "colour",
+    "glass",
+]
 
 
 class Side(NamedTuple):

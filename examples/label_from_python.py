@@ -18,7 +18,8 @@ COMPARISONS = Path(__file__).parent / "data" / "comparisons.jsonl"
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, rlaif.Judge("builtin:tiny", constitution="concise") as judge:
         judgment = judge.compare("What is rain?", "Water that falls from clouds.", "Well, as for rain, " * 20)
-        print(f"P(A preferred) = {judgment.prob_a:.3f}: {judgment.prob_a_ab:.3f} shown first, {judgment.prob_a_ba:.3f} second")
+        print(f"P(A preferred) = {judgment.prob_a:.3f}")
+        print(f"    shown first {judgment.prob_a_ab:.3f}, shown second {judgment.prob_a_ba:.3f}")
 
         labeled = rlaif.label(str(COMPARISONS), judge, out=Path(folder) / "run", limit=20)
         print(f"{len(labeled)} rows; the first prefers {labeled[0]['chosen']!r} with {labeled[0]['chosen_prob']:.2f}")

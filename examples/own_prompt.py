@@ -36,7 +36,8 @@ def main() -> None:
         flags = ["--task", str(folder / "hurry.jinja"), "--constitution", str(folder / "hurry.yaml")]
         rlaif = [sys.executable, "-m", "rlaif"]
         subprocess.run([*rlaif, "show", "prompt", str(COMPARISONS), *flags], check=True)
-        subprocess.run([*rlaif, "label", str(COMPARISONS), "-o", str(folder / "run"), "--limit", "10", *flags], check=True)
+        out = ["-o", str(folder / "run"), "--limit", "10"]
+        subprocess.run([*rlaif, "label", str(COMPARISONS), *out, *flags], check=True)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any, Literal, NamedTuple
 
 Role = Literal["system", "user", "assistant"]
 
 
-class Order(str, Enum):
+class Order(StrEnum):
     """Which response stands in the first slot: `AB` shows A first."""
 
     AB = "ab"
@@ -31,7 +31,7 @@ class Slot(Enum):
     SECOND = "2"
 
 
-class Verdict(str, Enum):
+class Verdict(StrEnum):
     """Which response is preferred, after un-swapping. A reply that cannot be read is an error, not a fourth case."""
 
     A = "a"
@@ -157,12 +157,15 @@ class TokenLogprob(NamedTuple):
     logprob: float
 
 
+NO_USAGE = Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class CandidateLogprobs:
     """Log-probabilities of tokens that may come next, most of them answers.
 
     Attributes:
-        tokens: Token texts with log-probabilities; one text may stand more than once ("1" and " 1" are different tokens).
+        tokens: Texts with log-probabilities; a text may stand more than once ("1" and " 1" are different tokens).
         is_exhaustive: True when every token that spells a label is in `tokens`: a label that is absent is impossible.
             False for a top-k list: a label that is absent is unseen, not impossible.
         usage: What the call took.
@@ -171,7 +174,7 @@ class CandidateLogprobs:
 
     tokens: tuple[TokenLogprob, ...]
     is_exhaustive: bool = False
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     text: str | None = None
 
 
@@ -196,7 +199,7 @@ class Generation:
     text: str
     finish_reason: str
     tokens: tuple[GeneratedToken, ...] = ()
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
 
 
 Request = ScoreRequest | GenerateRequest

@@ -77,7 +77,9 @@ def make_model(kind: str, vocab_size: int, *, context: int = 512, seed: int = 0)
     torch.manual_seed(seed)
     sizes = {"vocab_size": vocab_size, "hidden_size": 32, "num_attention_heads": 4, "initializer_range": 0.3}
     if kind == "gpt2":
-        config = GPT2Config(vocab_size=vocab_size, n_embd=32, n_head=4, n_layer=2, n_positions=context, initializer_range=0.3)
+        config = GPT2Config(
+            vocab_size=vocab_size, n_embd=32, n_head=4, n_layer=2, n_positions=context, initializer_range=0.3
+        )
         return GPT2LMHeadModel(config)
     rest = {
         "intermediate_size": 64,

@@ -67,11 +67,12 @@ def make_comparison(rng: random.Random, words: Lexicon, size: str = "short") -> 
 
 
 def make_copy_pair(rng: random.Random, words: Lexicon) -> Pair:
-    """Made-up words only: one response repeats some of the prompt's, the other does not. Teaches "on topic" to match."""
-    names = [made_up_word(rng, words) for _ in range(rng.randint(3, 8))]
+    """Loose words only: one response repeats some of the prompt's, the other does not. Teaches "on topic" to match."""
+    loose = [_loose_word(rng, words) for _ in range(24)]
+    names = loose[: rng.randint(3, 8)]
     topic = Topic(" ".join(names), names[0])
     repeated = rng.sample(names, rng.randint(1, 3))
-    others = [made_up_word(rng, words) for _ in range(12)]
+    others = [word for word in loose[8:] if word not in names]
     rng.shuffle(others)
     good = [*repeated, *others[: rng.randint(0, 4)]]
     bad = others[4 : 4 + rng.randint(2, 7)]
@@ -80,6 +81,13 @@ def make_copy_pair(rng: random.Random, words: Lexicon) -> Pair:
     responses = [Response(" ".join(good), Plan()), Response(" ".join(bad), Plan(on_topic=False))]
     rng.shuffle(responses)
     return Pair(scene, *responses)
+
+
+def _loose_word(rng: random.Random, words: Lexicon) -> str:
+    """A made-up word, or one of a topic."""
+    if rng.random() < 0.3:
+        return made_up_word(rng, words)
+    return rng.choice(words.draw(rng, rng.choice(("topics", "topics", "modifiers"))).split())
 
 
 def draw_plan(rng: random.Random, scene: Scene, size: str) -> Plan:

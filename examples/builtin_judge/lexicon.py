@@ -69,6 +69,50 @@ def held_out() -> Mapping[str, frozenset[str]]:
     return kept
 
 
+@cache
+def is_repeated(entry: str) -> bool:
+    """Whether a held-out phrasing is also part of a training phrase, or what a training frame can become.
+
+    Such an entry is in neither split: it is not trained on by itself, and would be no test.
+    """
+    if "{" in entry:
+        return False
+    core = entry.removeprefix("is ")
+    literals, frames = _training_phrases()
+    return any(core in literal for literal in literals) or any(frame.fullmatch(entry) for frame in frames)
+
+
+@cache
+def _training_phrases() -> tuple[tuple[str, ...], tuple[re.Pattern[str], ...]]:
+    """What training says word by word, and the frames it fills, as patterns."""
+    entries = [
+        entry
+        for name, section in read_sections().items()
+        if not is_shared(name) and name not in TOPIC_SECTIONS
+        for entry in section
+        if entry not in held_out()[name]
+    ]
+    constitutions = (Path(__file__).resolve().parents[2] / "constitutions").glob("*.yaml")
+    literals = [entry for entry in entries if "{" not in entry]
+    literals += [path.read_text(encoding="utf-8").lower() for path in sorted(constitutions)]
+    frames = [re.compile(_pattern(entry)) for entry in entries if "|" in entry or "{v_" in entry]
+    return tuple(literals), tuple(frames)
+
+
+def _pattern(frame: str) -> str:
+    """A regular expression for everything a frame can become."""
+    parts = re.split(r"([{}|])", frame)
+    found = []
+    for number, part in enumerate(parts):
+        is_slot = 0 < number < len(parts) - 1 and parts[number - 1] == "{" and parts[number + 1] == "}"
+        if is_slot:
+            words = read_sections().get(part, ())
+            found.append("|".join(map(re.escape, words)) if words else ".+")
+        else:
+            found.append({"{": "(?:", "}": ")", "|": "|"}.get(part, re.escape(part)))
+    return "".join(found)
+
+
 def _words(entry: str) -> list[str]:
     return re.findall(r"[a-z0-9']+", entry.lower())
 
@@ -104,6 +148,8 @@ class Lexicon:
         for name, entries in read_sections().items():
             if not is_shared(name):
                 entries = tuple(e for e in entries if (e in held_out()[name]) == (split == "test"))
+                if split == "test" and name not in TOPIC_SECTIONS:
+                    entries = tuple(e for e in entries if not is_repeated(e))
             self._sections[name] = entries
 
     def __getitem__(self, section: str) -> tuple[str, ...]:

@@ -161,7 +161,7 @@ def pairwise_sequences(
     rng: random.Random, words: Lexicon, encoder: Encoder, layout: Layout, pair: Pair, count: int
 ) -> list[Sequence]:
     """A comparison in both orders, with the same questions."""
-    if pair.first.words < 14 and not pair.first.plan.refuses and len(pair.scene.turns[0][1].split()) < 9 and count == 1:
+    if count == 1:  # a copy-match pair: nothing but its topic can be asked about
         asked = [((k,), prefers(k, pair.scene.situation, pair.first, pair.second)) for k in ("ontopic", "offtopic")]
     else:
         asked = _questions(rng, words, pair, count)

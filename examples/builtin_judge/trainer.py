@@ -46,7 +46,7 @@ class Run:
     processes: int = 2
     seed: int = 0
     budget: int = 1600
-    checks: int = 12
+    checks: int = 7
 
 
 def train(run: Run, resume: bool = False) -> None:
@@ -88,7 +88,7 @@ def losses(network: JudgeNetwork, batch: Batch, labels: Tensor) -> dict[str, Ten
     found["segment"] = 0.1 * F.cross_entropy(network.segment_head(states[0][is_known]), batch.segments[is_known])
     is_response = batch.matches >= 0
     matches = network.match_head(states[1][is_response]).squeeze(-1)
-    found["match"] = 0.3 * F.binary_cross_entropy_with_logits(matches, batch.matches[is_response].float())
+    found["match"] = 0.6 * F.binary_cross_entropy_with_logits(matches, batch.matches[is_response].float())
     if len(batch.told):
         told = network.logits(states[-1][batch.told_at[:, 0], batch.told_at[:, 1]])
         found["told"] = 0.05 * F.cross_entropy(told, batch.told)
@@ -98,9 +98,9 @@ def losses(network: JudgeNetwork, batch: Batch, labels: Tensor) -> dict[str, Ten
 def _shares(progress: float) -> Shares:
     """Short texts and copying first, long texts in the last third."""
     if progress < 0.12:
-        return Shares(tiny=0.8, long=0.0, copy=0.15)
+        return Shares(tiny=0.8, long=0.0, copy=0.25)
     if progress < 0.6:
-        return Shares(tiny=0.2, long=0.04, copy=0.1)
+        return Shares(tiny=0.25, long=0.03, copy=0.12)
     return Shares(tiny=0.1, long=0.2, copy=0.04)
 
 
@@ -153,7 +153,7 @@ class _Worker:
             if self.progress >= 1.0:
                 break
         if self.rank == 0:
-            self._check(pairs=200)
+            self._check(pairs=60)
             self.export(self.run.out)
         dist.barrier()
 
@@ -181,7 +181,7 @@ class _Worker:
             flush=True,
         )
 
-    def _check(self, pairs: int = 60) -> None:
+    def _check(self, pairs: int = 40) -> None:
         figures = quick_check(self.network, self.encoder, self.layout, pairs)
         print("held out: " + " ".join(f"{name} {value:.2f}" for name, value in figures.items()), flush=True)
 

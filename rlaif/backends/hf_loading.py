@@ -97,7 +97,10 @@ def load_model(source: ModelSource) -> PreTrainedModel:
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    shows_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # the run's own bar is on the screen
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source.path,
@@ -109,6 +112,9 @@ def load_model(source: ModelSource) -> PreTrainedModel:
         return model.to(source.device).eval()
     except Exception as error:  # as above; CUDA's out of memory too
         raise _unusable(source.path, error) from error
+    finally:
+        if shows_bar:
+            transformers_logging.enable_progress_bar()
 
 
 def fingerprint_folder(folder: Path) -> str:

@@ -16,7 +16,8 @@ from rlaif.engine.config import LabelConfig
 from rlaif.errors import BudgetExceededError, RlaifError
 
 if TYPE_CHECKING:
-    from rlaif.engine.labeling import Estimate, LabelOutcome
+    from rlaif.engine.estimating import Estimate
+    from rlaif.engine.labeling import LabelOutcome
 
 LINE = CommandLine(
     prog="rlaif label",
@@ -82,7 +83,7 @@ def _label(command: LabelCommand, typed: str) -> int:
 
 def _estimate(config: LabelConfig) -> int:
     from rlaif.cli.interruption import run_interruptible
-    from rlaif.engine.labeling import estimate
+    from rlaif.engine.estimating import estimate
 
     print(estimate_text(run_interruptible(estimate(config), on_stopping=lambda: None)))
     return 0

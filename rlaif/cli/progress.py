@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from rlaif.engine.labeling import Progress
+    from rlaif.engine.listening import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
 CALL_WINDOW_SECONDS = 10.0

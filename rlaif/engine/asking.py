@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from rlaif.backends.base import Backend
+from rlaif.data.costs import cost_usd
 from rlaif.engine.config import CallConfig
 from rlaif.engine.journal import Journal, RequestKeys
 from rlaif.engine.limiter import Limiter
@@ -36,7 +37,7 @@ class CallCounts:
         """USD at (prompt, completion) prices per million tokens; None without prices."""
         if prices is None:
             return None
-        return (self.usage.prompt_tokens * prices[0] + self.usage.completion_tokens * prices[1]) / 1e6
+        return cost_usd(self.usage.prompt_tokens, self.usage.completion_tokens, *prices)
 
 
 class Asker:

@@ -6,74 +6,35 @@ import asyncio
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import aclosing, closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rlaif.backends.base import Backend
 from rlaif.backends.registry import open_backend
 from rlaif.data.card import CardFacts, render_card
+from rlaif.data.files import RowSource, open_source
 from rlaif.data.preferences import PreferenceWriter, preference_schema, to_row
-from rlaif.data.files import RowSource
-from rlaif.data.files import open_source as open_rows
 from rlaif.data.sources import InputSummary, ReadOptions, read_comparisons, scan
 from rlaif.data.statistics import LabelStatistics
 from rlaif.engine.asking import Asker, CallCounts
 from rlaif.engine.config import LabelConfig
 from rlaif.engine.journal import Journal
+from rlaif.engine.listening import Listener, Progress, SilentListener
 from rlaif.engine.rows import Judging, RowLabeler
 from rlaif.engine.run_folder import RunFolder, versions
 from rlaif.engine.window import map_in_order
 from rlaif.errors import ConfigError
 from rlaif.judge.constitutions import Constitution, load_constitution
 from rlaif.judge.pairwise import PairwiseJudge
-from rlaif.records import Comparison, Failure, Judgment, Usage
+from rlaif.records import Comparison, Failure, Judgment
 
 PROGRESS_SECONDS = 0.1
 ROWS_AHEAD = 4096
 """Rows that may be finished and wait for an earlier one; bounds memory when one call hangs."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is. `cost` is None without prices; `seconds` are those of this session."""
-
-    rows_done: int
-    rows_total: int
-    failures: int
-    calls: int
-    replayed: int
-    retries: int
-    usage: Usage
-    cost: float | None
-    concurrency: int
-    seconds: float
-
-
-class Listener(Protocol):
-    """Told what happens; the command line shows it, the Python API stays silent."""
-
-    def on_start(self, rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -> None: ...
-
-    def on_progress(self, progress: Progress) -> None: ...
-
-    def on_message(self, text: str) -> None: ...
-
-
-class SilentListener:
-    """Says nothing."""
-
-    def on_start(self, rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -> None:
-        return None
-
-    def on_progress(self, progress: Progress) -> None:
-        return None
-
-    def on_message(self, text: str) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -85,17 +46,6 @@ class LabelOutcome:
     failures: int
     progress: Progress
     statistics: LabelStatistics
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a run would ask (`--dry-run`). Tokens are exact for a model in this process, else characters / 4."""
-
-    rows: int
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float | None
 
 
 @dataclass
@@ -169,7 +119,7 @@ async def run_label(
 ) -> LabelOutcome:
     """`label_file` for a running event loop."""
     listener = listener or SilentListener()
-    source = source or open_rows(config.input)
+    source = source or open_source(config.input)
     summary = scan(source, read_options(config))
     constitution = load_constitution(config.judging.constitution) if config.judging.constitution else None
     opened = backends if backends is not None else open_panel(config)
@@ -313,32 +263,6 @@ def decisive_settings(
     }
 
 
-async def estimate(config: LabelConfig, on_row: Callable[[int], None] = lambda _: None) -> Estimate:
-    """Count what `run_label` would ask, and ask nothing.
-
-    Raises:
-        RlaifError: As `run_label`, before its first call.
-    """
-    source = open_rows(config.input)
-    summary = scan(source, read_options(config))
-    constitution = load_constitution(config.judging.constitution) if config.judging.constitution else None
-    backends = open_panel(config)
-    calls = prompt_tokens = completion_tokens = rows = 0
-    for backend in backends:
-        judge = judge_for(config, constitution, backend)
-        async with aclosing(backend):
-            for rows, comparison in enumerate(comparisons_of(config, source, summary), 1):
-                for call in judge.plan(comparison):
-                    request = next(judge.ask(comparison, call))
-                    calls += 1
-                    prompt_tokens += backend.count_tokens(request.messages)
-                    completion_tokens += getattr(request, "max_tokens", 1)
-                on_row(rows)
-    prices = config.calls.prices
-    cost = (prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6 if prices else None
-    return Estimate(rows + len(summary.failures), calls, prompt_tokens, completion_tokens, cost)
-
-
 def is_demonstration(judge: str) -> bool:
     """Whether a judge, by its name, is there to show the pipeline and not to label anyone's data."""
     return judge.startswith("builtin:")
@@ -407,7 +331,9 @@ def _card_facts(run: _Run, row: Mapping[str, Any] | None) -> CardFacts:
         settings={**settings, "seed": run.config.seed},
         constitution=constitution.name if constitution else None,
         constitution_fingerprint=constitution.fingerprint if constitution else None,
-        principles=tuple((principle.id, principle.text) for principle in constitution.principles) if constitution else (),
+        principles=tuple((principle.id, principle.text) for principle in constitution.principles)
+        if constitution
+        else (),
         principle_choice=run.config.judging.principles,
         source=run.summary.source,
         source_sha256=run.summary.content_sha256,

@@ -161,7 +161,9 @@ def load_exemplars(template: Path) -> Exemplars:
 def shipped_tasks() -> tuple[str, ...]:
     """Names that `--task` takes, besides paths."""
     names = (Path(name) for name in shipped_names("prompts"))
-    return tuple(name.name for name in names if name.parent == Path("pairwise") and name.name not in ("base", "verdict"))
+    return tuple(
+        name.name for name in names if name.parent == Path("pairwise") and name.name not in ("base", "verdict")
+    )
 
 
 def _template_name(task: str) -> str:

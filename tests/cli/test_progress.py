@@ -7,7 +7,7 @@ import pytest
 
 from rlaif.cli import progress as progress_module
 from rlaif.cli.progress import BarDisplay, LineDisplay, QuietDisplay, Rate, details, display_for
-from rlaif.engine.labeling import Progress
+from rlaif.engine.listening import Progress
 from rlaif.records import Usage
 
 HALF = Progress(

@@ -1,0 +1,31 @@
+"""The shipped judge's door; how well it judges is measured where it is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlaif.backends.builtin import BUILTIN_MODELS, BuiltinBackend
+from rlaif.errors import ConfigError
+from rlaif.records import ScoreRequest
+from tests.backends.contract import LABELS, messages
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown model \(did you mean 'builtin:tiny'\?\); known: tiny"):
+        BuiltinBackend("tyni")
+
+
+async def test_it_answers_from_the_shipped_folder() -> None:
+    import rlaif.backends
+
+    folder = Path(rlaif.backends.__file__).parent / BUILTIN_MODELS["tiny"]
+    if not (folder / "model.safetensors").is_file():
+        pytest.skip("the model is not built yet: python examples/train_builtin_judge.py")
+    backend = BuiltinBackend("tiny")
+    reply = await backend.score(ScoreRequest(messages("Hello."), LABELS))
+    await backend.aclose()
+    assert backend.name == "builtin:tiny"
+    assert {token.token.strip() for token in reply.tokens} == set(LABELS)
+    assert (backend.capabilities.context_tokens or 0) >= 1024
