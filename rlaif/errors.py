@@ -2,10 +2,10 @@
 
     RlaifError
     ├── ConfigError (ValueError)                a flag, YAML key or argument is wrong; nothing was started
-    ├── InputError (ValueError)                 an input file or row cannot be read: file, line, column, what was expected
+    ├── InputError (ValueError)                 an input file or row cannot be read: file, line, column, expectation
     ├── PromptError (ValueError)                a template cannot be found, parsed or rendered
     ├── ConstitutionError (ValueError)          a constitution cannot be found or read; points to the entry
-    ├── RunFolderError                          the output folder belongs to another run, is in use, or cannot be written
+    ├── RunFolderError                          the output folder is another run's, is in use, or cannot be written
     ├── BudgetExceededError                     --max-cost is spent; the run stops cleanly and can be resumed
     ├── BackendError                            the judge could not be asked
     │   ├── BackendNotInstalledError (ImportError)   an extra is missing; names the pip install

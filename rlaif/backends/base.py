@@ -19,8 +19,8 @@ class Capabilities:
 
     Attributes:
         has_logprobs: Whether `score` works; False leaves only `--scoring sample`.
-        has_token_alternatives: Whether `generate` can return log-probabilities with the text, so that a chain-of-thought
-            verdict is read from the reply itself. False: the verdict is a second call.
+        has_token_alternatives: Whether `generate` can return log-probabilities with the text, so that the verdict after
+            a chain of thought is read from the reply itself. False: the verdict is asked for in a second call.
         is_in_process: The model runs in this process: calls are batched, nothing is rate-limited, retries do not help.
         context_tokens: Longest prompt plus completion; None when unknown.
     """

@@ -32,7 +32,7 @@ class BackendConfig:
     """Most tokens in one batch of an in-process model."""
 
     truncate: bool = False
-    """Cut a prompt that is longer than the model's context in the middle of its longest text, instead of failing the row."""
+    """Cut a prompt that does not fit the model's context in the middle of its longest text, instead of failing the row."""
 
     def __post_init__(self) -> None:
         faults = [

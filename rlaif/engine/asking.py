@@ -132,7 +132,7 @@ class Asker:
 
 
 def _without_unwanted(reply: Reply, request: Request) -> Reply:
-    """The reply with the alternatives of its label tokens only: those of 512 tokens would fill the journal for nothing."""
+    """The reply with the alternatives of its label tokens only: those of 512 tokens would only fill the journal."""
     if not isinstance(reply, Generation) or not isinstance(request, GenerateRequest) or not reply.tokens:
         return reply
     wanted = request.labels

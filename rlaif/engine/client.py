@@ -34,7 +34,7 @@ class Judge:
     """A judge, or a panel of them, to ask from Python.
 
     Args:
-        *judges: BACKEND:MODEL, as `--judge`; none is the built-in demonstration judge. A backend object is taken as well.
+        *judges: BACKEND:MODEL, as `--judge`, or backend objects; none is the built-in demonstration judge.
         **settings: Every other judge flag of `rlaif label --help`, with underscores: task, constitution, orders, ...
 
     Raises:

@@ -58,7 +58,7 @@ class SourceConfig:
     """How the input is read."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Column to use for one of ours, NAME=PATH,NAME=PATH (prompt=question); a path reaches into nested values with dots."""
+    """Columns to use for ours, NAME=PATH,NAME=PATH (prompt=question); a path reaches into nested values with dots."""
 
     skip_bad_rows: bool = False
     """Write rows that cannot be read to failures.jsonl and go on, instead of stopping before the first call."""

@@ -1,7 +1,8 @@
 """One SQLite file per run that holds every reply, so that nothing is asked twice when a process dies.
 
-A reply is keyed by the SHA-256 of canonical JSON of everything that changes it (the backend's identity and the request),
-and nothing else. It is committed within 10 ms or once 8 wait, whichever comes first: a kill loses at most those 8.
+A reply is keyed by the SHA-256 of canonical JSON of everything that changes it (the backend's identity and the
+request), and nothing else. It is committed within 10 ms or once 8 wait, whichever comes first: a kill loses at most
+those 8.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ COMMIT_AFTER_SECONDS = 0.010
 COMMIT_AFTER_REPLIES = 8
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS replies (key BLOB PRIMARY KEY, row_id TEXT NOT NULL, stage TEXT NOT NULL, reply BLOB NOT NULL)
-    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replies (key BLOB PRIMARY KEY, row_id TEXT NOT NULL, stage TEXT NOT NULL,
+    reply BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failures (row_id TEXT NOT NULL, stage TEXT NOT NULL, error TEXT NOT NULL,
     attempts INTEGER NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP);
 """

@@ -17,7 +17,7 @@ class JudgeConfig:
     """Every field changes what is asked or what the answer means; together with the input they decide the labels."""
 
     task: Task = "helpfulness"
-    """Prompt template: summarization, helpfulness, harmlessness, instruction-following, or the path of your own .jinja."""
+    """Prompt template: summarization, helpfulness, harmlessness, instruction-following, or a path of your own .jinja."""
 
     preamble: PreambleStyle = "base"
     """Length of the instructions: one or two sentences, or a rater's guideline."""
@@ -32,16 +32,16 @@ class JudgeConfig:
     """Principles to judge by: the name of a shipped constitution, or a file."""
 
     principles: str = "all"
-    """all (each principle is asked, each answer kept), sample (one a row, drawn from the seed), or ids joined by commas."""
+    """all (each one is asked, each answer kept), sample (one a row, drawn from the seed), or ids joined by commas."""
 
     orders: Orders = "both"
     """Which response is shown first: both orders (averaged), A first, B first, or one drawn per row."""
 
     debias: Debias = "mean-prob"
-    """How the two orders are averaged: probabilities (as published) or logits (removes an additive slot bias exactly)."""
+    """How the orders are averaged: probabilities (as published) or logits (removes an additive slot bias exactly)."""
 
     scoring: Scoring = "logprobs"
-    """Read the label from log-probabilities, or from the share of sampled verdicts (servers without log-probabilities)."""
+    """Read the label from log-probabilities, or from the share of sampled verdicts (for servers without them)."""
 
     samples: Annotated[int, "at least 1"] = 1
     """Samples a label: rationales with --cot (self-consistency), verdicts with --scoring sample."""

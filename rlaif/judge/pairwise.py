@@ -1,5 +1,5 @@
-"""A comparison to requests, and replies to a judgment. Nothing here awaits: each call is a generator that yields requests
-and is sent the replies, so that the same code serves the engine, tests and a resumed run.
+"""A comparison to requests, and replies to a judgment. Nothing here awaits: each call is a generator that yields
+requests and is sent the replies, so that the same code serves the engine, tests and a resumed run.
 
     judge.plan(comparison)            which calls the label needs: order, principle, sample
     judge.ask(comparison, call)       yields ScoreRequest or GenerateRequest, is sent the reply, returns a Reading

@@ -39,8 +39,8 @@ class LabelDistribution:
 def candidate_distribution(reply: CandidateLogprobs, labels: Sequence[str], min_mass: float = 0.0) -> LabelDistribution:
     """Turn next-token log-probabilities into a distribution over the labels.
 
-    The token variants of a label ("1", " 1") are summed. In a top-k reply an absent label is unseen, not impossible: its
-    mass is taken as the smaller of the lowest returned probability and what the returned tokens leave of 1.
+    The token variants of a label ("1", " 1") are summed. In a top-k reply an absent label is unseen, not impossible:
+    its mass is taken as the smaller of the lowest returned probability and what the returned tokens leave of 1.
 
     Args:
         reply: Natural log-probabilities (nats) of next tokens.

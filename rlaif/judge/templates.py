@@ -1,8 +1,8 @@
 """Find, render and fingerprint prompt templates.
 
 Templates are sandboxed Jinja files and are rendered once: a value is put in and never looked at again, so braces,
-`{{ ... }}` or `{% ... %}` in a response stay text. What came in through a variable is told apart from the template's own
-text (`Segment.is_template`), so that a backend can keep special tokens in the former inert.
+`{{ ... }}` or `{% ... %}` in a response stay text. What came in through a variable is told apart from the template's
+own text (`Segment.is_template`), so that a backend can keep special tokens in the former inert.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _environment(folder: Path) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         finalize=_mark_value,
         auto_reload=False,
-        autoescape=False,  # noqa: S701  a prompt is text for a model, not HTML
+        autoescape=False,  # a prompt is text for a model, not HTML
     )
 
 
