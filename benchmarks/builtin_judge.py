@@ -104,7 +104,9 @@ def questions(rng: random.Random, pair: Pair, wording: Split, per_pair: int) -> 
             opposite = OPPOSITES.get(kind)
             if opposite in decided and opposite not in chosen:
                 chosen.append(opposite)
-    asked = [Question(k, word_principle(rng, words, [k]), prefers(k, situation, pair.first, pair.second)) for k in chosen]
+    asked = [
+        Question(k, word_principle(rng, words, [k]), prefers(k, situation, pair.first, pair.second)) for k in chosen
+    ]
     two = tuple(rng.sample(COMPOSABLE, 2))
     verdict = prefers_all(two, situation, pair.first, pair.second)
     if verdict in (0.0, 1.0):
@@ -258,7 +260,9 @@ async def print_lengths(judge: Judge, count: int) -> None:
         print(f"| {name} | " + " | ".join(cell(accuracy(f)) for f in found) + f" | {2 * sum(map(len, found))} |")
     every = [[one for row in rows[tokens] for one in row] for tokens in LENGTHS]
     print("| **all** | " + " | ".join(cell(accuracy(e)) for e in every) + f" | {2 * sum(map(len, every))} |")
-    print("| swap consistent | " + " | ".join(cell(consistency(e)) for e in every) + f" | {2 * sum(map(len, every))} |\n")
+    print(
+        "| swap consistent | " + " | ".join(cell(consistency(e)) for e in every) + f" | {2 * sum(map(len, every))} |\n"
+    )
 
 
 async def print_ratings(judge: Judge, pairs: Sequence[Pair]) -> None:
@@ -289,7 +293,9 @@ async def print_people(judge: Judge, folder: Path, limit: int) -> None:
     print("| data | agreement | always the longer | swap consistent | comparisons |")
     print("|---|---|---|---|---|")
     for name, task in PEOPLE.items():
-        rows = [c for c in read_comparisons(folder / f"{name}.jsonl") if c.human_label in (Verdict.A, Verdict.B)][:limit]
+        rows = [c for c in read_comparisons(folder / f"{name}.jsonl") if c.human_label in (Verdict.A, Verdict.B)][
+            :limit
+        ]
         asked = await gather_in_parts(
             judge.ask(c, task, [Question(name, None, float(c.human_label is Verdict.A))]) for c in rows
         )

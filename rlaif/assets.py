@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from rlaif.errors import ConstitutionError, PromptError
+from rlaif.errors import ConstitutionError, PromptError, did_you_mean
 
 AssetKind = Literal["prompts", "constitutions"]
 
@@ -50,7 +48,9 @@ def find_asset(kind: AssetKind, name: str) -> Path:
         raise _ERROR[kind](f"{name} is a folder, expected a file")
     known = shipped_names(kind)
     missing = f"there is no file {name}, nor" if looks_like_path else "there is no"
-    raise _ERROR[kind](f"{missing} {kind.removesuffix('s')} named {name!r}; {nearest(name, known)}")
+    raise _ERROR[kind](
+        f"{missing} {kind.removesuffix('s')} named {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"
+    )
 
 
 def shipped_names(kind: AssetKind) -> tuple[str, ...]:
@@ -62,18 +62,6 @@ def shipped_names(kind: AssetKind) -> tuple[str, ...]:
         for path in folder.rglob(f"*{suffix}")
     }
     return tuple(sorted(names))
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: what may have been meant, and what there is.
-
-    >>> nearest("concis", ["concise", "honest"])
-    "did you mean 'concise'? Known: concise, honest"
-    """
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    meant = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    return f"{meant}Known: {', '.join(names) or 'none'}"
 
 
 def _shipped_folders(kind: AssetKind) -> list[Path]:

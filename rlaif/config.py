@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_origin, get_type_hints
 
-from rlaif.errors import ConfigError
+from rlaif.errors import ConfigError, did_you_mean
 from rlaif.options import Option, choices_of, expected, is_mapping, is_sequence, is_within, options, scalar_types
 
 C = TypeVar("C")
@@ -99,18 +99,6 @@ def as_dict(config: Any, *, is_flat: bool = False) -> dict[str, Any]:
     return result
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint to append to "unknown ...": " (did you mean 'x'?)", or "" where nothing is near.
-
-    >>> nearest("temprature", ["temperature", "timeout"])
-    " (did you mean 'temperature'?)"
-    """
-    import difflib
-
-    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
-    return f" (did you mean {' or '.join(repr(match) for match in close)}?)" if close else ""
-
-
 # --- from a YAML file to values ---------------------------------------------------------------------------------------
 
 
@@ -171,7 +159,7 @@ def _flattened(
             elif option is None or option.section[: len(section)] != section:
                 here = [other.name for other in known.values() if other.section[: len(section)] == section]
                 where = f" in {section[-1]}" if section else ""
-                hint = nearest(name, here) if layer.spell is str else nearest(written, map(layer.spell, here))
+                hint = did_you_mean(name, here) if layer.spell is str else did_you_mean(written, map(layer.spell, here))
                 if not hint and layer.spell is str:
                     hint = f"; known: {', '.join(here)}"
                 faults.append(_Fault(layer.source, f"{written}: unknown {layer.word}{where}{hint}"))
@@ -207,7 +195,7 @@ def _converted(annotation: Any, value: Any) -> Any:
         result = TypeAdapter(annotation, config={"allow_inf_nan": False}).validate_python(value)
     except ValidationError as error:
         choices = choices_of(annotation)
-        hint = nearest(value, choices) if isinstance(value, str) else ""
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
         is_number_for_text = not isinstance(value, str | list | tuple | Mapping | None) and allowed == (str,)
         raise ValueError(f"{refusal}{' in quotes' if is_number_for_text else hint}") from error
     if not is_within(annotation, result):

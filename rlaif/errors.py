@@ -30,6 +30,8 @@ skipped line. `error_name` is what stands there.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class RlaifError(Exception):
     """Base of all errors raised on purpose; `str(error)` is one sentence for a person.
@@ -162,3 +164,15 @@ class UnreadableVerdictError(JudgmentError):
 
 class TooFewVerdictsError(JudgmentError):
     """Too few of the samples drawn for one label could be read."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint to append to "unknown NAME": the nearest known names, or "" where none is near.
+
+    >>> did_you_mean("temprature", ["temperature", "timeout"])
+    " (did you mean 'temperature'?)"
+    """
+    import difflib  # only a mistake pays for it
+
+    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
+    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlaif.config import as_dict, nearest, resolve
+from rlaif.config import as_dict, resolve
 from rlaif.errors import ConfigError
 
 
@@ -223,7 +223,3 @@ def test_as_dict_holds_json_values_and_can_be_resolved_again() -> None:
 def test_what_can_be_configured_survives_a_round_trip(temperature: float, orders: str, limit: int | None) -> None:
     config = resolve(Example, None, {"input": "x", "temperature": temperature, "orders": orders, "limit": limit})
     assert resolve(Example, None, json.loads(json.dumps(as_dict(config)))) == config
-
-
-def test_nothing_near_gives_no_hint() -> None:
-    assert nearest("zzzz", ["temperature"]) == ""

@@ -14,7 +14,18 @@ from .model import JudgeNetwork
 from .principles import KIND_NAMES
 from .sequences import Encoder, Sequence, pairwise_sequences, rating_sequence
 
-SHOWN = ("concise", "detailed", "harmless", "complies", "uncertain", "confident", "polite", "rude", "ontopic", "offtopic")
+SHOWN = (
+    "concise",
+    "detailed",
+    "harmless",
+    "complies",
+    "uncertain",
+    "confident",
+    "polite",
+    "rude",
+    "ontopic",
+    "offtopic",
+)
 SHOWN += ("follows", "helpful", "unhelpful", "plain", "technical", "specific", "vague")
 
 
@@ -47,9 +58,7 @@ def quick_check(network: JudgeNetwork, encoder: Encoder, layout: Layout, pairs: 
             right[name].append(float((ba[1] > ba[0]) == (branch.answer[0] > 0.5)))
             consistent.append(float((ab[0] > ab[1]) == (ba[1] > ba[0])))
             masses.append(sum(ab))
-        rated = [
-            rating_sequence(rng, words, encoder, layout, pair.scene, r, 1) for r in (pair.first, pair.second)
-        ]
+        rated = [rating_sequence(rng, words, encoder, layout, pair.scene, r, 1) for r in (pair.first, pair.second)]
         expected = [sum(n * p for n, p in enumerate(s.branches[0].answer, 1)) for s in rated]
         if abs(expected[0] - expected[1]) >= 0.8:
             given = [

@@ -223,9 +223,7 @@ def _summary_scene(rng: random.Random, words: Lexicon, size: str) -> Scene:
     if not any(topic.head in sentence for sentence in passage):
         passage = (f"this is about {topic.full}", *passage)
     ask = sentence_case(words.draw(rng, "summary_asks"), ":")
-    return Scene(
-        (("user", f"{ask}\n\n{join_sentences(rng, list(passage))}"),), topic, "summarization", passage=passage
-    )
+    return Scene((("user", f"{ask}\n\n{join_sentences(rng, list(passage))}"),), topic, "summarization", passage=passage)
 
 
 _SCENES: dict[str, Callable[[random.Random, Lexicon, str], Scene]] = {

@@ -97,7 +97,9 @@ class Layout:
             start = ""
         return [
             *shown,
-            Piece(f"{start}\n\n{'## Your turn' if shown else ''}{chr(10) * 2 if shown else ''}### Prompt\n", "template"),
+            Piece(
+                f"{start}\n\n{'## Your turn' if shown else ''}{chr(10) * 2 if shown else ''}### Prompt\n", "template"
+            ),
             *_turn_pieces(turns),
             Piece("\n\n### Response 1\n", "template"),
             Piece(first, "first"),
@@ -159,7 +161,9 @@ def read_layout() -> Layout:
 
 
 def _render_rating(task: str) -> str:
-    environment = SandboxedEnvironment(loader=FileSystemLoader(str(find_asset("prompts", "rating/base.jinja").parents[1])))
+    environment = SandboxedEnvironment(
+        loader=FileSystemLoader(str(find_asset("prompts", "rating/base.jinja").parents[1]))
+    )
     template = environment.get_template(f"rating/{task}.jinja")
     turns = (Turn("user", "p"),)
     return template.render(preamble="base", exemplars=(), cot=False, principle=None, turns=turns, response="a")

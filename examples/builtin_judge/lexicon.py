@@ -69,14 +69,18 @@ def held_out() -> Mapping[str, frozenset[str]]:
     return kept
 
 
+PARTS_OF_FRAMES = {"i am not willing to assist", "go annoy somebody else", "stop wasting my time"}
+"""Held-out phrasings that begin what a training frame can become; a test looks for more of them in generated text."""
+
+
 @cache
 def is_repeated(entry: str) -> bool:
     """Whether a held-out phrasing is also part of a training phrase, or what a training frame can become.
 
     Such an entry is in neither split: it is not trained on by itself, and would be no test.
     """
-    if "{" in entry:
-        return False
+    if "{" in entry or entry in PARTS_OF_FRAMES:
+        return entry in PARTS_OF_FRAMES
     core = entry.removeprefix("is ")
     literals, frames = _training_phrases()
     return any(core in literal for literal in literals) or any(frame.fullmatch(entry) for frame in frames)

@@ -15,7 +15,6 @@ import yaml
 from .lexicon import Lexicon, read_sections
 from .writing import Response
 
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -230,7 +229,9 @@ def word_principle(rng: random.Random, words: Lexicon, kinds: Sequence[str]) -> 
     if len(phrases) == 3:
         phrase = f"{phrases[0]}, {phrases[1]} and {phrases[2]}"
     elif len(phrases) == 2:
-        phrase = rng.choice(("{} and {}", "{} and also {}", "both {} and {}") if form == "is" else ("{} and {}",)).format(*phrases)
+        phrase = rng.choice(
+            ("{} and {}", "{} and also {}", "both {} and {}") if form == "is" else ("{} and {}",)
+        ).format(*phrases)
     else:
         phrase = phrases[0]
     return capitalize(rng, words.draw(rng, f"frames.{form}").replace("{p}", phrase))
@@ -247,7 +248,7 @@ def _two_part_question(rng: random.Random, words: Lexicon, kind: str) -> str:
 
 def word_rating(rng: random.Random, words: Lexicon, kind: str) -> str:
     """A question that asks how far one response is what the kind asks for."""
-    if kind == "helpful" and rng.random() < 0.7 or kind not in rateable():
+    if (kind == "helpful" and rng.random() < 0.7) or kind not in rateable():
         return capitalize(rng, rng.choice(words["rating.full"]))
     if rng.random() < 0.5:
         return word_principle(rng, words, [kind])

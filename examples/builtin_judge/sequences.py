@@ -7,6 +7,7 @@ backends do: markers are special tokens only where the template wrote them.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from dataclasses import dataclass, field
@@ -18,11 +19,22 @@ from tokenizers import Tokenizer
 from .grammar import Pair, Scene, make_comparison, make_copy_pair
 from .layout import Exemplar, Layout, Piece
 from .lexicon import Lexicon
-from .principles import COMPOSABLE, KIND_NAMES, prefers, prefers_all, rating_of, quality, word_principle, word_rating
+from .principles import COMPOSABLE, KIND_NAMES, prefers, prefers_all, quality, rating_of, word_principle, word_rating
 from .tokenizer import ASSISTANT, BOS, END, USER
 from .writing import Response
 
-RATEABLE = ("helpful", "concise", "detailed", "polite", "rude", "harmless", "uncertain", "confident", "ontopic", "specific")
+RATEABLE = (
+    "helpful",
+    "concise",
+    "detailed",
+    "polite",
+    "rude",
+    "harmless",
+    "uncertain",
+    "confident",
+    "ontopic",
+    "specific",
+)
 TASK_KINDS = {
     "helpfulness": "helpful",
     "summarization": "helpful",
@@ -39,7 +51,9 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._trusting = Tokenizer.from_str(tokenizer.to_str())
-        self._inert = Tokenizer.from_str(tokenizer.to_str())
+        spec = json.loads(tokenizer.to_str())
+        spec["added_tokens"] = [token for token in spec["added_tokens"] if token["special"]]  # "10" is an answer alone
+        self._inert = Tokenizer.from_str(json.dumps(spec))
         self._inert.encode_special_tokens = True
         self.template = lru_cache(4096)(lambda text: tuple(self._trusting.encode(text, add_special_tokens=False).ids))
         self.labels = [tokenizer.token_to_id(str(n)) for n in range(1, 11)]
@@ -181,7 +195,9 @@ def pairwise_sequences(
         if count > 1:
             kind = TASK_KINDS[pair.scene.task]
             prob = prefers(kind, pair.scene.situation, first, second)
-            sequence.branches.append(build_branch(encoder, default, layout.pairwise_cue, pairwise_answer(prob), (kind,)))
+            sequence.branches.append(
+                build_branch(encoder, default, layout.pairwise_cue, pairwise_answer(prob), (kind,))
+            )
             if is_reasoned:
                 sequence.branches.append(_reasoned_branch(encoder, layout, pair.scene, (first, second)))
         sequences.append(sequence)
@@ -258,6 +274,7 @@ def draw_sequences(
     pair = make_comparison(rng, words, size)
     if rng.random() < 0.25:
         return [
-            rating_sequence(rng, words, encoder, layout, pair.scene, response, 3) for response in (pair.first, pair.second)
+            rating_sequence(rng, words, encoder, layout, pair.scene, response, 3)
+            for response in (pair.first, pair.second)
         ]
     return pairwise_sequences(rng, words, encoder, layout, pair, 7 if size == "long" else 5)

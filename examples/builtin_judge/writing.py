@@ -83,7 +83,7 @@ def draw_topic(rng: random.Random, words: Lexicon, avoid: str = "") -> Topic:
             head = words.draw(rng, "topics")
         count = rng.choices((0, 1, 2), (6, 3, 1))[0]
         full = " ".join([*(words.draw(rng, "modifiers") for _ in range(count)), head]) if head[:4] != "the " else head
-        if taken.isdisjoint(full.split()) or head.startswith("the ") and not taken & set(head.split()[1:]):
+        if taken.isdisjoint(full.split()) or (head.startswith("the ") and not taken & set(head.split()[1:])):
             return Topic(full, head)
 
 

@@ -6,13 +6,16 @@ Others register theirs under the entry point group "rlaif.backends": a callable 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from rlaif.backends.base import Backend
 from rlaif.backends.config import BackendConfig
-from rlaif.errors import ConfigError
+from rlaif.errors import ConfigError, did_you_mean
+
+DEMONSTRATION_WARNING = (
+    "builtin:tiny is a demonstration judge: it shows how the pipeline works, and is not meant to label anyone's data"
+)
 
 BackendFactory = Callable[[str, BackendConfig], Backend]
 
@@ -67,6 +70,9 @@ def open_backend(spec: str, config: BackendConfig) -> Backend:
     if kind in others:
         factory: BackendFactory = others[kind].load()
         return factory(model, config)
-    near = difflib.get_close_matches(kind, known, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ConfigError(f"judge {spec!r}: unknown backend {kind!r}{hint}; known: {', '.join(known)}")
+    raise ConfigError(f"judge {spec!r}: unknown backend {kind!r}{did_you_mean(kind, known)}; known: {', '.join(known)}")
+
+
+def is_demonstration(spec: str) -> bool:
+    """Whether a judge, by its name, is there to show the pipeline and not to label anyone's data."""
+    return spec.startswith("builtin:")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlaif.backends.registry import is_demonstration
 from rlaif.cli.arguments import CommandLine, parse
-from rlaif.cli.progress import RunDisplay, display_for, is_demonstration, money
+from rlaif.cli.progress import RunDisplay, display_for, money
 from rlaif.cli.terminal import print_traceback_if_asked, say, visible
 from rlaif.engine.config import LabelConfig
 from rlaif.errors import BudgetExceededError, RlaifError

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from rlaif.cli.terminal import print_traceback_if_asked, say
-from rlaif.errors import BudgetExceededError, ConfigError, RlaifError
+from rlaif.errors import BudgetExceededError, ConfigError, RlaifError, did_you_mean
 
 EXIT_DONE = 0
 EXIT_INTERNAL = 1
@@ -83,9 +83,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         say(_help())
         return EXIT_USAGE
     if first not in COMMANDS:
-        from rlaif.config import nearest
-
-        raise ConfigError(f"unknown command {first!r}{nearest(first, COMMANDS)}; known: {', '.join(COMMANDS)}")
+        raise ConfigError(f"unknown command {first!r}{did_you_mean(first, COMMANDS)}; known: {', '.join(COMMANDS)}")
     code: int = import_module(COMMANDS[first].module).run(arguments[1:])
     return code
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from rlaif.backends.registry import DEMONSTRATION_WARNING, is_demonstration
 from rlaif.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ SECONDS_BETWEEN_LINES = 5.0
 CALL_WINDOW_SECONDS = 10.0
 ROW_WINDOW_SECONDS = 60.0
 """Time left is judged by the last minute: rows answered from the journal fly by, and say nothing of those to come."""
-
-DEMONSTRATION_WARNING = (
-    "builtin:tiny is a demonstration judge: it shows how the pipeline works, and is not meant to label anyone's data"
-)
 
 
 class RunDisplay(Protocol):
@@ -71,13 +68,14 @@ class Rate:
 
 
 class QuietDisplay:
-    """Remembers, and says nothing."""
+    """Remembers, and says nothing but that a judge is for demonstration: nobody may overlook that."""
 
     def __init__(self) -> None:
         self.latest: Progress | None = None
 
     def on_start(self, rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -> None:
-        return
+        if any(is_demonstration(judge) for judge in judges):
+            say(DEMONSTRATION_WARNING)
 
     def on_progress(self, progress: Progress) -> None:
         self.latest = progress
@@ -202,8 +200,3 @@ def money(usd: float) -> str:
     ('$0.0004', '$12.50')
     """
     return f"${usd:,.2f}" if usd >= 1 else f"${usd:.4f}"
-
-
-def is_demonstration(judge: str) -> bool:
-    """Whether a judge is one that ships to show the pipeline."""
-    return judge.startswith("builtin:")

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 from rlaif.backends.config import BackendConfig
 from rlaif.cli.arguments import CommandLine, parse
 from rlaif.cli.terminal import say, visible
-from rlaif.config import nearest
 from rlaif.engine.config import SourceConfig
-from rlaif.errors import ConfigError, InputError
+from rlaif.errors import ConfigError, InputError, did_you_mean
 from rlaif.judge.config import JudgeConfig
 from rlaif.records import Comparison, GenerateRequest, Generation, Reply, Request
 
@@ -91,7 +90,9 @@ def run(argv: Sequence[str]) -> int:
                 print(f"  {line.prog} {' '.join(map(str.upper, line.positionals)):<10}  {line.description}")
             return 0
         case [first, *_]:
-            raise ConfigError(f"unknown: rlaif show {first}{nearest(first, SECTIONS)}; known: {', '.join(SECTIONS)}")
+            raise ConfigError(
+                f"unknown: rlaif show {first}{did_you_mean(first, SECTIONS)}; known: {', '.join(SECTIONS)}"
+            )
     raise ConfigError(f"rlaif show needs one of {', '.join(SECTIONS)}")
 
 
@@ -199,7 +200,7 @@ def _row(command: ShowPromptCommand) -> Comparison:
         ids.append(comparison.id)
     if command.id is None:
         raise InputError("holds no row that can be read", path=command.input)
-    near = nearest(command.id, ids) or f"; the first are {', '.join(itertools.islice(ids, 3))}"
+    near = did_you_mean(command.id, ids) or f"; the first are {', '.join(itertools.islice(ids, 3))}"
     raise InputError(f"has no row with the id {command.id!r}{near}", path=command.input)
 
 

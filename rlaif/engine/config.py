@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from rlaif.backends.config import BackendConfig
 from rlaif.judge.config import JudgeConfig
@@ -13,10 +14,10 @@ from rlaif.judge.config import JudgeConfig
 class CallConfig:
     """How calls are made. Nothing here changes an answer, so all of it may change between a run and its resume."""
 
-    concurrency: int | None = None
+    concurrency: Annotated[int, "at least 1"] | None = None
     """Calls in flight at most; by default 64 for a server, 512 for a model in this process."""
 
-    max_retries: int = 6
+    max_retries: Annotated[int, "at least 0"] = 6
     """Times a call is made again after 429, 5xx, a timeout, a reset or a broken body."""
 
     price: str | None = None
@@ -26,11 +27,7 @@ class CallConfig:
     """Stop cleanly, and resumably, once the calls have cost this many USD; needs --price."""
 
     def __post_init__(self) -> None:
-        faults = [
-            *(["concurrency: must be at least 1"] if self.concurrency is not None and self.concurrency < 1 else []),
-            *(["max_retries: must be at least 0"] if self.max_retries < 0 else []),
-            *(["max_cost: needs --price IN/OUT"] if self.max_cost is not None and self.price is None else []),
-        ]
+        faults = ["max_cost: needs --price IN/OUT"] if self.max_cost is not None and self.price is None else []
         try:
             _ = self.prices
         except ValueError as error:
@@ -82,12 +79,8 @@ class LabelConfig:
     seed: int = 0
     """Seed of every random draw; draws depend on it, the row's id and their purpose, never on timing."""
 
-    limit: int | None = None
+    limit: Annotated[int, "at least 1"] | None = None
     """Label only the first so many rows; a higher limit later continues the run."""
 
     dry_run: bool = False
     """Count calls, tokens and cost, and ask nothing."""
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError("limit: must be at least 1")

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif.config import nearest, resolve
+from rlaif.config import resolve
 from rlaif.data.files import open_source
 from rlaif.data.sources import scan
 from rlaif.engine.config import LabelConfig
@@ -15,7 +15,7 @@ from rlaif.engine.journal import Journal, RequestKeys
 from rlaif.engine.labeling import comparisons_of, read_options
 from rlaif.engine.rows import stage_of
 from rlaif.engine.run_folder import RunFolder
-from rlaif.errors import InputError, JudgmentError, RunFolderError
+from rlaif.errors import InputError, JudgmentError, RunFolderError, did_you_mean
 from rlaif.judge.constitutions import load_constitution
 from rlaif.judge.pairwise import PairwiseJudge, Reading
 from rlaif.records import Comparison, Failure, Reply, Request
@@ -118,7 +118,7 @@ def _find(config: LabelConfig, row_id: str) -> Comparison:
         if comparison.id == row_id:
             return comparison
         ids.append(comparison.id)
-    near = nearest(row_id, ids) or f"; the first ids are {', '.join(ids[:3])}"
+    near = did_you_mean(row_id, ids) or f"; the first ids are {', '.join(ids[:3])}"
     raise InputError(f"has no row with the id {row_id!r}{near}", path=config.input)
 
 

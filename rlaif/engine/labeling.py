@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.backends.base import Backend
-from rlaif.backends.registry import open_backend
+from rlaif.backends.registry import is_demonstration, open_backend
 from rlaif.data.card import CardFacts, render_card
 from rlaif.data.files import RowSource, open_source
 from rlaif.data.preferences import PreferenceWriter, preference_schema, to_row
@@ -261,11 +261,6 @@ def decisive_settings(
         "truncate": config.backend.truncate,
         "seed": config.seed,
     }
-
-
-def is_demonstration(judge: str) -> bool:
-    """Whether a judge, by its name, is there to show the pipeline and not to label anyone's data."""
-    return judge.startswith("builtin:")
 
 
 def _has_several_principles(judge: PairwiseJudge) -> bool:

@@ -16,6 +16,7 @@ from rlaif.errors import (
     RequestRefusedError,
     RlaifError,
     RunFolderError,
+    TransientBackendError,
 )
 from rlaif.judge.pairwise import Call, PairwiseJudge, Reading, combine_panel
 from rlaif.records import Comparison, Failure, Judgment
@@ -23,7 +24,11 @@ from rlaif.records import Comparison, Failure, Judgment
 STOPPING_ERRORS = (BackendUnusableError, BackendNotInstalledError, BudgetExceededError, RunFolderError)
 """Errors that concern every row: the run stops, and can be resumed."""
 
-REFUSED_ROWS_THAT_STOP = 3
+FAILED_FIRST_ROWS_THAT_STOP = 3
+"""Rows that the judge refused, or could not be reached for, before any row succeeded: none will."""
+
+LOST_ROWS_THAT_STOP = 100
+"""Rows one after the other that failed after all their retries: the server is gone."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,9 @@ class RowLabeler:
 
     def __init__(self, panel: Sequence[Judging]) -> None:
         self._panel = panel
-        self._labeled = 0
-        self._refused = 0
+        self._has_succeeded = False
+        self._failed_first = 0
+        self._lost_in_a_row = 0
 
     async def label(self, comparison: Comparison) -> Judgment | Failure:
         """The judgment, or why there is none.
@@ -65,7 +71,8 @@ class RowLabeler:
             self._stop_if_hopeless(error)
             attempts = error.attempts if isinstance(error, BackendError) else 1
             return Failure(comparison.id, error.stage or "judge", f"{error.error_name}: {error}", attempts)
-        self._labeled += 1
+        self._has_succeeded = True
+        self._lost_in_a_row = 0
         return judgment
 
     async def judge(self, comparison: Comparison) -> Judgment:
@@ -104,15 +111,14 @@ class RowLabeler:
             step += 1
 
     def _stop_if_hopeless(self, error: RlaifError) -> None:
-        """While no row has succeeded: stop on a server without log-probabilities, and on the third refused row."""
-        if self._labeled:
-            return
-        if isinstance(error, LogprobsUnavailableError):
-            raise BackendUnusableError(str(error)) from error
-        if isinstance(error, RequestRefusedError):
-            self._refused += 1
-            if self._refused >= REFUSED_ROWS_THAT_STOP:
-                raise BackendUnusableError(f"the first {self._refused} rows were refused: {error}") from error
+        """Raise when the failures so far show that no other row will succeed."""
+        if not self._has_succeeded:
+            self._failed_first += isinstance(error, TransientBackendError | RequestRefusedError)
+            if isinstance(error, LogprobsUnavailableError) or self._failed_first >= FAILED_FIRST_ROWS_THAT_STOP:
+                raise BackendUnusableError(f"nothing has succeeded, stopped: {error}") from error
+        self._lost_in_a_row = self._lost_in_a_row + 1 if isinstance(error, TransientBackendError) else 0
+        if self._lost_in_a_row >= LOST_ROWS_THAT_STOP:
+            raise BackendUnusableError(f"the last {self._lost_in_a_row} rows failed, stopped: {error}") from error
 
     def _stage_of(self, judging: Judging, call: Call) -> str:
         return stage_of(judging.judge, call, judging.name if len(self._panel) > 1 else None)

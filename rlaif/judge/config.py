@@ -17,7 +17,7 @@ class JudgeConfig:
     """Every field changes what is asked or what the answer means; together with the input they decide the labels."""
 
     task: Task = "helpfulness"
-    """Prompt template: summarization, helpfulness, harmlessness, instruction-following, or a path of your own .jinja."""
+    """Prompt template: summarization, helpfulness, harmlessness, instruction-following, or a .jinja file."""
 
     preamble: PreambleStyle = "base"
     """Length of the instructions: one or two sentences, or a rater's guideline."""
@@ -57,11 +57,6 @@ class JudgeConfig:
 
     def __post_init__(self) -> None:
         faults = [
-            *(["shots: must be at least 0"] if self.shots < 0 else []),
-            *(["samples: must be at least 1"] if self.samples < 1 else []),
-            *(["temperature: must be at least 0"] if self.temperature < 0 else []),
-            *(["max_tokens: must be at least 1"] if self.max_tokens < 1 else []),
-            *(["min_label_mass: must lie in 0 to 1"] if not 0 <= self.min_label_mass <= 1 else []),
             *(
                 ["samples: more than one needs something to sample: add --cot or --scoring sample"]
                 if self.samples > 1 and not self.cot and self.scoring == "logprobs"

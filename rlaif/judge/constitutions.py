@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaif.assets import find_asset, nearest
-from rlaif.errors import ConstitutionError
+from rlaif.assets import find_asset
+from rlaif.errors import ConstitutionError, did_you_mean
 from rlaif.randomness import seeded_random
 
 _FRAME = "Imagine a reviewer is asked this about each response, and prefer the response with less to answer for: "
@@ -161,7 +161,8 @@ def choose_principles(constitution: Constitution, spec: str, *, seed: int, row_i
     for each in wanted:
         if each not in known:
             raise ConstitutionError(
-                f"constitution {constitution.name!r} has no principle {each!r}; {nearest(each, known)}"
+                f"constitution {constitution.name!r} has no principle {each!r}{did_you_mean(each, known)}; "
+                f"known: {', '.join(known)}"
             )
         if wanted.count(each) > 1:
             raise ConstitutionError(
@@ -299,7 +300,8 @@ def _chats(value: Any, path: str) -> tuple[tuple[tuple[str, str], ...], ...]:
 def _refuse_unknown(entry: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     for field in entry:
         if field not in known:
-            raise ConstitutionError(f"{where} has an unknown field {str(field)!r}; {nearest(str(field), known)}")
+            hint = did_you_mean(str(field), known)
+            raise ConstitutionError(f"{where} has an unknown field {str(field)!r}{hint}; known: {', '.join(known)}")
 
 
 def _described(value: Any) -> str:

@@ -21,8 +21,8 @@ import jinja2.meta
 import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from rlaif.assets import find_asset, nearest, shipped_names
-from rlaif.errors import PromptError
+from rlaif.assets import find_asset, shipped_names
+from rlaif.errors import PromptError, did_you_mean
 from rlaif.judge.config import PreambleStyle
 from rlaif.records import Comparison, Message, Order, Segment
 
@@ -170,7 +170,9 @@ def _template_name(task: str) -> str:
     if task.endswith(".jinja"):
         return task
     if task not in (known := shipped_tasks()):
-        raise PromptError(f"unknown task {task!r}; {nearest(task, known)}; or give the path of a .jinja file")
+        raise PromptError(
+            f"unknown task {task!r}{did_you_mean(task, known)}; known: {', '.join(known)}, or the path of a .jinja file"
+        )
     return f"pairwise/{task}.jinja"
 
 

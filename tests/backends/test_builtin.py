@@ -13,7 +13,7 @@ from tests.backends.contract import LABELS, messages
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"unknown model \(did you mean 'builtin:tiny'\?\); known: tiny"):
+    with pytest.raises(ConfigError, match=r"unknown model \(did you mean 'tiny'\?\); known: tiny"):
         BuiltinBackend("tyni")
 
 

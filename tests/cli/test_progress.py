@@ -65,12 +65,17 @@ def test_quiet_says_nothing_and_remembers(capsys: pytest.CaptureFixture[str]) ->
     display = display_for(is_quiet=True)
     assert isinstance(display, QuietDisplay)
     assert not isinstance(display, LineDisplay)
-    display.on_start(10, ("builtin:tiny",), 3)
+    display.on_start(10, ("openai:gpt",), 3)
     display.on_message("hello")
     display.on_progress(HALF)
     display.close()
     assert capsys.readouterr() == ("", "")
     assert display.latest is HALF
+
+
+def test_even_quiet_says_that_a_judge_is_for_demonstration(capsys: pytest.CaptureFixture[str]) -> None:
+    display_for(is_quiet=True).on_start(10, ("builtin:tiny",), 0)
+    assert "demonstration judge" in capsys.readouterr().err
 
 
 class Terminal(io.StringIO):

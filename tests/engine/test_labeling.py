@@ -200,6 +200,23 @@ async def test_refused_rows_after_a_success_are_only_failures(config: LabelConfi
     assert (outcome.rows, outcome.failures) == (20, 20)
 
 
+async def test_a_server_that_is_gone_stops_the_run_instead_of_failing_every_row(
+    config: LabelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(request: Request) -> float:
+        raise ServerFaultError("no answer", retry_after=0.0)
+
+    once = replace(config, calls=CallConfig(max_retries=0, concurrency=2))
+    with pytest.raises(BackendUnusableError, match="nothing has succeeded, stopped: no answer"):
+        await label(once, FakeBackend(gone))
+    monkeypatch.setattr("rlaif.engine.rows.LOST_ROWS_THAT_STOP", 5)
+    backend = FakeBackend(failing(lambda: ServerFaultError("no answer"), *range(20, 40)))
+    with pytest.raises(BackendUnusableError, match="the last 5 rows failed, stopped: no answer"):
+        await label(once, backend)
+    assert run_json(config)["counts"]["rows"] >= 18
+    assert run_json(config)["status"] == "interrupted"
+
+
 async def test_a_spent_budget_stops_cleanly_and_a_higher_one_resumes(config: LabelConfig) -> None:
     def priced(budget: float) -> LabelConfig:
         return replace(config, calls=CallConfig(concurrency=1, price="1000/0", max_cost=budget))

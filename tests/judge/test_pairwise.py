@@ -256,9 +256,7 @@ def test_an_answer_without_labels_is_an_error_and_no_half() -> None:
         run(PairwiseJudge(JudgeConfig()), COMPARISON, lambda _: CandidateLogprobs((TokenLogprob("I", -0.1),)))
 
 
-@pytest.mark.parametrize(
-    "fault", [{"samples": 2}, {"shots": -1}, {"min_label_mass": 2.0}, {"cot": True, "samples": 2, "temperature": 0.0}]
-)
+@pytest.mark.parametrize("fault", [{"samples": 2}, {"cot": True, "samples": 2, "temperature": 0.0}])
 def test_settings_that_make_no_sense_are_refused(fault: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(fault)) if "cot" not in fault else "temperature"):
         JudgeConfig(**fault)  # type: ignore[arg-type]
