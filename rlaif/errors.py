@@ -174,5 +174,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     import difflib  # only a mistake pays for it
 
-    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
     return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""

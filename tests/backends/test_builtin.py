@@ -14,7 +14,7 @@ from tests.backends.contract import LABELS, messages
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"unknown model \(did you mean 'tiny'\?\); known: tiny"):
-        BuiltinBackend("tyni")
+        BuiltinBackend("tinyy")
 
 
 async def test_it_answers_from_the_shipped_folder() -> None:
