@@ -4,11 +4,11 @@
     python benchmarks/builtin_judge.py --people ../shared/data       # beside it, agreement with people
     python benchmarks/builtin_judge.py --model DIR --comparisons 200
 
-Held out means: topics, sentence frames, courtesies, insults, hedges, refusals, requests and all else were in no training
-text. "known wording" asks in words that training used, "new wording" in words kept for the test. Accuracy and label mass
-are of single calls, both orders counted; the swap is consistent where both orders name one winner; a label flips where
-the mean of both orders names another winner under the opposite principle. Calls go through the shipped templates and the
-package's own transformers backend.
+Held out means: topics, sentence frames, courtesies, insults, hedges, refusals and requests are in no training text
+(single words of a phrasing are). "known wording" asks in a way that training may have used, "new wording" in frames and phrases
+kept for the test. Accuracy and label mass are of single calls, both orders counted; the swap is consistent where both
+orders name one winner; a label flips where the mean of both orders names another winner under the opposite principle.
+Calls go through the shipped templates and the package's own transformers backend.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def as_comparison(pair: Pair, number: int) -> Comparison:
 
 
 def questions(rng: random.Random, pair: Pair, wording: Split, per_pair: int) -> list[Question]:
-    """What a pair is asked: some of the principles that decide it, each with its opposite; two combined; its task's own."""
+    """What a pair is asked: principles that decide it, each with its opposite; two combined; its task's own."""
     words, situation = lexicon(wording), pair.scene.situation
     decided = pair.decided_kinds()
     rng.shuffle(decided)
@@ -166,7 +166,7 @@ async def gather_in_parts(work: Iterable, size: int = 24) -> list:  # type: igno
     return results
 
 
-async def measure(judge: Judge, pairs: Sequence[Pair], wording: Split, per_pair: int = 6) -> list[list[Asked]]:
+async def measure(judge: Judge, pairs: Sequence[Pair], wording: Split, per_pair: int = 4) -> list[list[Asked]]:
     """All questions on all pairs: one list a pair."""
     rng = random.Random(f"questions:{wording}")
     return await gather_in_parts(

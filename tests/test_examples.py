@@ -61,7 +61,7 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path: Path) -> None:
                 assert finished.returncode == 0, f"{text}\n{finished.stderr}"
                 ran += 1
             elif language == "":
-                for line in COMMANDS.findall(text):
+                for line in COMMANDS.findall(text.replace("\\\n", "")):
                     if line.startswith("export") or line.endswith("..."):
                         continue
                     command = line.replace("ROW_ID", "example-000")

@@ -49,7 +49,10 @@ class Batch:
 
 
 def block_mask(blocks: Tensor) -> Tensor:
-    """Who may look at whom: backwards only, at the context (block 0) and at one's own branch. blocks (B, T), -1 padding.
+    """Who may look at whom: backwards only, at the context (block 0) and at one's own branch.
+
+    Args:
+        blocks: (B, T), -1 for padding.
 
     Returns:
         (B, 1, T, T) bool. Padding looks at itself, so that no row is empty.

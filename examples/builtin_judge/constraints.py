@@ -1,4 +1,4 @@
-"""Instructions whose fulfilment can be seen in the answer: mention a word, use a list, give n points, begin with a word."""
+"""Instructions whose fulfilment can be seen in the answer: mention a word, use a list, give n points ..."""
 
 from __future__ import annotations
 

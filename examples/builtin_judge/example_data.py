@@ -1,4 +1,4 @@
-"""The example inputs in `examples/data/`: held-out comparisons and graded responses of the grammar, the same every time."""
+"""The example inputs in `examples/data/`: held-out comparisons and graded responses, the same every time."""
 
 from __future__ import annotations
 

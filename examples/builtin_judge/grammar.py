@@ -56,7 +56,7 @@ class Pair:
 
 def make_comparison(rng: random.Random, words: Lexicon, size: str = "short") -> Pair:
     """A comparison of a given size: "tiny", "short" (up to some 250 tokens), or "long" (some 400 to 1,000)."""
-    kind = rng.choices(("ask", "harm", "constraint", "summary"), (58, 18, 14, 10))[0]
+    kind = rng.choices(("ask", "harm", "constraint", "summary"), (55, 17, 18, 10))[0]
     scene = _SCENES[kind](rng, words, size)
     first = make_response(rng, words, scene, draw_plan(rng, scene, size))
     while True:
@@ -143,7 +143,7 @@ def make_response(rng: random.Random, words: Lexicon, scene: Scene, plan: Plan) 
 
 
 def _write_summary(rng: random.Random, words: Lexicon, scene: Scene, topic: Topic, plan: Plan) -> Response:
-    """A summary: sentences of the passage behind an opening, or, where off topic or vague, sentences that are not in it."""
+    """A summary: sentences of the passage behind an opening; off topic or vague, sentences that are not in it."""
     if not plan.on_topic or plan.specific < 1.0:
         return write_response(rng, words, topic, replace(plan, style=0))
     points = rng.sample(scene.passage, min(plan.sentences, len(scene.passage)))

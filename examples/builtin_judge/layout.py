@@ -1,7 +1,7 @@
 """The prompts the judge reads, cut into pieces: the same text as `rlaif`'s templates render, known by its origin.
 
-The literals here repeat `prompts/pairwise/base.jinja` and `prompts/rating/base.jinja`; a test holds both against the real
-renderer. Preambles, default questions and exemplars are read from the templates.
+The literals here repeat `prompts/pairwise/base.jinja` and `prompts/rating/base.jinja`; a test holds both against the
+real renderer. Preambles, default questions and exemplars are read from the templates.
 """
 
 from __future__ import annotations

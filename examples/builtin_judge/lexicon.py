@@ -1,27 +1,23 @@
 """Word lists of the grammar, split into a train and a test half that share no entry.
 
-Every entry (a topic, a sentence frame, a courtesy, a way to word a principle ...) belongs to one split for good, by a hash
-of its text: test comparisons are made of entries that no training text contains.
+Every entry (a topic, a sentence frame, a courtesy, a way to word a principle ...) belongs to one split for good:
+test comparisons are made of entries that no training text contains.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
 import random
 import re
-from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import yaml
+
 Split = Literal["train", "test"]
 
 FOLDER = Path(__file__).parent / "lexicon"
-TEST_SHARE = 6
-"""One entry in this many is kept for the test split."""
-
 COMMA_FILES = {"topics.txt"}
 WORD_SECTIONS = {"harm_verbs", "harm_targets", "harm_things"}
 """Lists of words, outside topics.txt, whose test entries may hold words that no training text has."""
@@ -48,28 +44,17 @@ TOPIC_SECTIONS = WORD_SECTIONS | {
 
 @cache
 def held_out() -> Mapping[str, frozenset[str]]:
-    """Section -> its entries that are kept for tests: about one in `TEST_SHARE`, the first by hash.
+    """Section -> its entries that are kept for tests, as `held_out.yaml` lists them (about one in six).
 
-    An entry that is a phrasing (a courtesy, a frame, a principle) is held out only if training sees each of its words in
-    some other phrasing: a model that learns from our text alone cannot know a word it never saw. Topics and the other
-    lists of words are held out with words that training never shows. The same on every machine and in every process.
+    An entry that is a phrasing (a courtesy, a frame, a principle) is held out only if training sees each of its words
+    in some other phrasing: a model that learns from our text alone cannot know a word it never saw. Topics and other
+    lists of words are held out with words that training never shows.
     """
-    sections = {name: entries for name, entries in read_sections().items() if not is_shared(name)}
-    counts = Counter(word for entries in read_sections().values() for entry in entries for word in _words(entry))
-    kept: dict[str, frozenset[str]] = {}
-    for name in sorted(sections):
-        wanted, chosen = math.ceil(len(sections[name]) / TEST_SHARE), []
-        for entry in sorted(sections[name], key=_digest):
-            own = Counter(_words(entry))
-            is_known = name in TOPIC_SECTIONS or all(counts[word] > number for word, number in own.items())
-            if len(chosen) < min(wanted, len(sections[name]) - 1) and is_known:
-                chosen.append(entry)
-                counts -= own
-        kept[name] = frozenset(chosen)
-    return kept
+    chosen = yaml.safe_load((Path(__file__).parent / "held_out.yaml").read_text(encoding="utf-8"))
+    return {name: frozenset(chosen.get(name, ())) for name in read_sections() if not is_shared(name)}
 
 
-PARTS_OF_FRAMES = {"i am not willing to assist", "go annoy somebody else", "stop wasting my time"}
+PARTS_OF_FRAMES = {"has real content", "i am not willing to assist", "go annoy somebody else", "stop wasting my time"}
 """Held-out phrasings that begin what a training frame can become; a test looks for more of them in generated text."""
 
 
@@ -83,7 +68,9 @@ def is_repeated(entry: str) -> bool:
         return entry in PARTS_OF_FRAMES
     core = entry.removeprefix("is ")
     literals, frames = _training_phrases()
-    return any(core in literal for literal in literals) or any(frame.fullmatch(entry) for frame in frames)
+    if any(core in literal for literal in literals):
+        return True
+    return any(frame.fullmatch(entry) or frame.fullmatch(core) for frame in frames)
 
 
 @cache
@@ -99,8 +86,22 @@ def _training_phrases() -> tuple[tuple[str, ...], tuple[re.Pattern[str], ...]]:
     constitutions = (Path(__file__).resolve().parents[2] / "constitutions").glob("*.yaml")
     literals = [entry for entry in entries if "{" not in entry]
     literals += [path.read_text(encoding="utf-8").lower() for path in sorted(constitutions)]
-    frames = [re.compile(_pattern(entry)) for entry in entries if "|" in entry or "{v_" in entry]
+    is_open = re.compile(r"\||\{(v_|[pn])")
+    frames = [re.compile(_pattern(entry)) for entry in entries if is_open.search(entry)]
     return tuple(literals), tuple(frames)
+
+
+def _axis_words(slot: str) -> list[str]:
+    """What a slot of a composed principle can hold: {p}, {n} adjectives of any axis, {ps}, {ns} nouns."""
+    if not re.fullmatch(r"[pn](s|\d)?", slot):
+        return []
+    ends = (".has", ".lacks") if slot.endswith("s") else (".more", ".less")
+    return [
+        word
+        for name, words in read_sections().items()
+        if name.startswith("v_") and name.endswith(ends)
+        for word in words
+    ]
 
 
 def _pattern(frame: str) -> str:
@@ -110,19 +111,11 @@ def _pattern(frame: str) -> str:
     for number, part in enumerate(parts):
         is_slot = 0 < number < len(parts) - 1 and parts[number - 1] == "{" and parts[number + 1] == "}"
         if is_slot:
-            words = read_sections().get(part, ())
+            words = _axis_words(part) or read_sections().get(part, ())
             found.append("|".join(map(re.escape, words)) if words else ".+")
         else:
             found.append({"{": "(?:", "}": ")", "|": "|"}.get(part, re.escape(part)))
     return "".join(found)
-
-
-def _words(entry: str) -> list[str]:
-    return re.findall(r"[a-z0-9']+", entry.lower())
-
-
-def _digest(entry: str) -> bytes:
-    return hashlib.sha256(f"builtin-judge:{entry.lower()}".encode()).digest()
 
 
 @cache

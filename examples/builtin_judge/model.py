@@ -1,7 +1,8 @@
 """The judge's network while it trains: a Llama decoder that returns hidden states, throw-away heads, and the export.
 
 Written out, not taken from transformers, for two reasons: a block mask with restarting positions lets several questions
-share one context, and the heads read middle layers. `export` writes what `LlamaForCausalLM` loads; a test compares both.
+share one context, and the heads read middle layers. `export` writes what `LlamaForCausalLM` loads; a test compares
+both.
 """
 
 from __future__ import annotations
@@ -72,10 +73,10 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class JudgeNetwork(nn.Module):
     """The decoder and its throw-away heads.
 
-    The heads read the layers at which the decoder needs what they teach: segment (1), whether a token also stands in the
-    prompt (2), traits of a response and kinds of a question (`layers - 2`, the third). One layer below the last,
-    where the answer is given, two more read the question's kinds again and the difference of the responses' traits: what
-    is left for the last layer is to multiply the two.
+    The heads read the layers at which the decoder needs what they teach: segment (1), whether a token also stands in
+    the prompt (2), traits of a response and kinds of a question (`layers - 2`, the third). One layer below the last,
+    where the answer is given, two more read the question's kinds again and the difference of the responses' traits:
+    what is left for the last layer is to multiply the two.
     """
 
     def __init__(self, shape: Shape) -> None:

@@ -1,4 +1,4 @@
-"""Muon for the matrices (Jordan et al., kellerjordan.github.io/posts/muon), AdamW for the rest, behind one interface."""
+"""Muon for the matrices (Jordan et al., kellerjordan.github.io/posts/muon), AdamW for the rest, as one optimizer."""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import yaml
 
 from .lexicon import Lexicon, read_sections
-from .writing import Response
+from .writing import Response, Topic, fill
 
+NO_TOPIC = Topic("it", "it")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -220,12 +221,12 @@ def word_principle(rng: random.Random, words: Lexicon, kinds: Sequence[str]) -> 
             return capitalize(rng, rng.choice(full))
         if rng.random() < 0.25:
             return _two_part_question(rng, words, kinds[0])
-    form = rng.choice([f for f in ("is", "does") if all(words.get(f"{kind}.{f}") for kind in kinds)])
+    form = rng.choice(("is", "does"))
     phrases: list[str] = []
     for kind in kinds:
-        own = words[f"{kind}.{form}"]
         count = rng.choices((1, 2, 3), (12, 3, 1))[0] if len(kinds) == 1 else 1
-        phrases += rng.sample(own, min(count, len(own)))
+        phrases += [_draw_phrase(rng, words, kind, form) for _ in range(count)]
+    phrases = list(dict.fromkeys(phrases))
     if len(phrases) == 3:
         phrase = f"{phrases[0]}, {phrases[1]} and {phrases[2]}"
     elif len(phrases) == 2:
@@ -237,12 +238,28 @@ def word_principle(rng: random.Random, words: Lexicon, kinds: Sequence[str]) -> 
     return capitalize(rng, words.draw(rng, f"frames.{form}").replace("{p}", phrase))
 
 
+def _draw_phrase(rng: random.Random, words: Lexicon, kind: str, form: str) -> str:
+    """What a principle wants, to follow "is" or "that": of the kind's own list, or made of its axis's words."""
+    own = words.get(f"{kind}.{form}")
+    if own and rng.random() < 0.45:
+        return rng.choice(own)
+    axis, sign = KINDS[kind]
+    wanted, unwanted = ("more", "less") if sign > 0 else ("less", "more")
+    nouns, other_nouns = ("has", "lacks") if sign > 0 else ("lacks", "has")
+    good, bad = list(words[f"v_{axis}.{wanted}"]), list(words[f"v_{axis}.{unwanted}"])
+    rng.shuffle(good)
+    rng.shuffle(bad)
+    slots = {"p": good[0], "p2": good[1], "p3": good[2], "n": bad[0], "n2": bad[1]}
+    slots |= {"ps": rng.choice(words[f"v_{axis}.{nouns}"]), "ns": rng.choice(words[f"v_{axis}.{other_nouns}"])}
+    return fill(rng, words, words.draw(rng, f"composed.{form}"), NO_TOPIC, **slots)
+
+
 def _two_part_question(rng: random.Random, words: Lexicon, kind: str) -> str:
     """ "Which response is ...? Choose the one that ...": the shape most constitutions use."""
     parts = []
     for start in ("which response", "choose the one that"):
-        form = rng.choice([f for f in ("is", "does") if words.get(f"{kind}.{f}")])
-        parts.append(f"{start} {'is ' if form == 'is' else ''}{words.draw(rng, f'{kind}.{form}')}")
+        form = rng.choice(("is", "does"))
+        parts.append(f"{start} {'is ' if form == 'is' else ''}{_draw_phrase(rng, words, kind, form)}")
     return capitalize(rng, f"{parts[0]}? {parts[1].capitalize()}.")
 
 

@@ -277,4 +277,4 @@ def draw_sequences(
             rating_sequence(rng, words, encoder, layout, pair.scene, response, 3)
             for response in (pair.first, pair.second)
         ]
-    return pairwise_sequences(rng, words, encoder, layout, pair, 7 if size == "long" else 5)
+    return pairwise_sequences(rng, words, encoder, layout, pair, 7)

@@ -1,9 +1,9 @@
-"""The judge's tokenizer: byte-level BPE on lowercased text of our grammar, the prompt's own markers as special tokens."""
+"""The judge's tokenizer: byte-level BPE on lowercased text of our grammar, the prompt's markers as special tokens."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -45,7 +45,7 @@ _WORDS = Regex(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!
 """GPT-2's split, but every digit stands alone."""
 
 
-def train_tokenizer(seed: int = 0, comparisons: int = 12_000, extra: Iterator[str] = iter(())) -> Tokenizer:
+def train_tokenizer(seed: int = 0, comparisons: int = 12_000, extra: Sequence[str] = ()) -> Tokenizer:
     """Learn the vocabulary from generated comparisons, principles and the template texts in `extra`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Lowercase()

@@ -26,6 +26,10 @@ from .sequences import Encoder, Shares, draw_sequences
 from .tokenizer import BOS, END, PAD, save_tokenizer, train_tokenizer
 
 
+TRAIT_WEIGHTS = torch.tensor([1.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0, 1.0])
+"""Of the traits in `traits_of`: topic and the fulfilment of instructions are rarer or harder than the others."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One training run.
@@ -60,7 +64,7 @@ def train(run: Run, resume: bool = False) -> None:
     tokenizer_file = run.state / "tokenizer.json"
     if not tokenizer_file.exists():
         layout = read_layout()
-        texts = iter([*layout.preambles.values(), *layout.detailed.values(), *layout.questions.values()])
+        texts = [*layout.preambles.values(), *layout.detailed.values(), *layout.questions.values()]
         train_tokenizer(run.seed, extra=texts).save(str(tokenizer_file))
     (run.state / "run.json").write_text(json.dumps(asdict(run), default=str, indent=2) + "\n", encoding="utf-8")
     meeting = run.state / f"meeting-{os.getpid()}"
@@ -80,9 +84,9 @@ def losses(network: JudgeNetwork, batch: Batch, labels: Tensor) -> dict[str, Ten
     kinds = network.kind_head(middle[batch.kind_at[:, 0], batch.kind_at[:, 1]])
     found["kind"] = F.binary_cross_entropy_with_logits(kinds, batch.kinds)
     traits = network.trait_head(middle[batch.traits_at[:, 0], batch.traits_at[:, 1]])
-    found["traits"] = 0.5 * F.mse_loss(traits, batch.traits)
+    found["traits"] = 0.5 * (TRAIT_WEIGHTS * (traits - batch.traits) ** 2).mean()
     upper = states[network.shape.layers - 2][batch.answer_at[:, 0], batch.answer_at[:, 1]]
-    found["difference"] = 0.5 * F.mse_loss(network.difference_head(upper), batch.differences)
+    found["difference"] = 0.5 * (TRAIT_WEIGHTS * (network.difference_head(upper) - batch.differences) ** 2).mean()
     found["asked"] = F.binary_cross_entropy_with_logits(network.asked_head(upper), batch.kinds)
     is_known = batch.segments >= 0
     found["segment"] = 0.1 * F.cross_entropy(network.segment_head(states[0][is_known]), batch.segments[is_known])

@@ -61,7 +61,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A written response: its text, the plan behind it, and what counting found (words, concrete and vague sentences)."""
+    """A written response: its text, the plan behind it, and how many of its sentences are concrete and vague."""
 
     text: str
     plan: Plan
@@ -107,7 +107,7 @@ def fill(rng: random.Random, words: Lexicon, frame: str, topic: Topic, **slots: 
             return str(rng.choice((2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 20, 30, 40, 60)))
         if name.startswith("v_"):
             return words.draw(rng, name)
-        if words.split == "train" and name not in ("word", "jadj", "jnoun", "jverb") and rng.random() < 0.05:
+        if words.split == "train" and name not in ("word", "jadj", "jnoun", "jverb") and rng.random() < 0.1:
             return made_up_word(rng, words)
         return words.draw(rng, _SECTIONS[name])
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlaif.backends.hf import HfBackend
-from rlaif.errors import ConfigError, did_you_mean
+from rlaif.errors import BackendUnusableError, ConfigError, did_you_mean
 
 BUILTIN_MODELS = {"tiny": "builtin_model"}
 """Name -> folder beside this file."""
+
+_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 class BuiltinBackend(HfBackend):
@@ -20,14 +22,21 @@ class BuiltinBackend(HfBackend):
 
     Raises:
         ConfigError: There is no such model.
+        BackendUnusableError: Its files are missing: the installation is broken.
     """
 
     def __init__(self, model: str = "tiny", *, max_batch_tokens: int = 16384, truncate: bool = False) -> None:
         if model not in BUILTIN_MODELS:
             hint = did_you_mean(model, BUILTIN_MODELS)
             raise ConfigError(f"judge 'builtin:{model}': unknown model{hint}; known: {', '.join(BUILTIN_MODELS)}")
+        folder = Path(__file__).parent / BUILTIN_MODELS[model]
+        if missing := [name for name in _FILES if not (folder / name).is_file()]:
+            raise BackendUnusableError(
+                f"judge 'builtin:{model}': the package lacks rlaif/backends/{folder.name}/{missing[0]}; "
+                "the installation is broken, install rlaif again"
+            )
         super().__init__(
-            str(Path(__file__).parent / BUILTIN_MODELS[model]),
+            str(folder),
             name=f"builtin:{model}",
             device="cpu",
             max_batch_tokens=max_batch_tokens,

@@ -7,6 +7,7 @@ runs the model. How a batch runs stands in `model_runs` and `prefix_sharing`.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import secrets
 import threading
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlaif.backends.base import Capabilities
 from rlaif.backends.hf_loading import describe, find_model, load_model, stop_ids
-from rlaif.backends.model_runs import Generated, GenerateJob, PaddedRunner, Runner, Scored, ScoreJob
+from rlaif.backends.model_runs import CancelledRunError, Generated, GenerateJob, PaddedRunner, Runner, Scored, ScoreJob
 from rlaif.errors import BackendError, BackendUnusableError, PromptTooLongError
 from rlaif.records import (
     CandidateLogprobs,
@@ -93,7 +94,9 @@ class HfBackend:
         self._flush_loop: asyncio.AbstractEventLoop | None = None
         self._handed_over: SimpleQueue[list[_Call] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._is_closed = False
+        self._is_closed = threading.Event()
+        self._loaded: Runner | None = None
+        self._load_failure: BackendError | None = None
         self.truncated_prompts = 0
 
     @property
@@ -134,8 +137,8 @@ class HfBackend:
         return sum(len(piece.ids) for piece in self._encoder.encode(messages))
 
     async def aclose(self) -> None:
-        """Stop the worker after what it computes now; calls not yet begun fail."""
-        self._is_closed = True
+        """Stop the worker after the score batch or the token it computes now; calls without an answer fail."""
+        self._is_closed.set()
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -154,8 +157,8 @@ class HfBackend:
     # The event loop's side: collect calls until no more come, then hand them over at once.
 
     async def _ask(self, request: Request, reply_type: type[_R]) -> _R:
-        if self._is_closed:
-            raise BackendUnusableError(f"{self._name} is closed")
+        if self._is_closed.is_set():
+            raise self._closed()
         loop = asyncio.get_running_loop()
         call = _Call(request, loop, loop.create_future())
         self._waiting.append(call)
@@ -171,20 +174,39 @@ class HfBackend:
             loop.call_soon(self._flush, loop, len(self._waiting), rounds + 1)
             return
         calls, self._waiting, self._flush_loop = self._waiting, [], None
+        if self._is_closed.is_set():
+            _resolve([(call, self._closed()) for call in calls])
+            return
         if self._thread is None:
             # A daemon, so that Ctrl-C does not wait for a batch.
             self._thread = threading.Thread(target=_work, args=(self, self._handed_over), name=self._name, daemon=True)
             self._thread.start()
         self._handed_over.put(calls)
 
+    def _closed(self) -> BackendUnusableError:
+        return BackendUnusableError(f"{self._name} was closed before it answered; what it had begun is lost")
+
     # The worker's side.
 
-    @cached_property
+    @property
     def _runner(self) -> Runner:
+        """The model, loaded by the first call; one that cannot be loaded is not tried again."""
+        if self._load_failure is not None:
+            raise self._load_failure
+        if self._loaded is None:
+            try:
+                self._loaded = self._load()
+            except Exception as error:
+                self._load_failure = _load_error(self._name, error)
+                raise self._load_failure from error
+        return self._loaded
+
+    def _load(self) -> Runner:
         self._model = load_model(self._source)
         self._stops = stop_ids(self._model, self._source.tokenizer)
         if self._shares_prefixes:
-            from rlaif.backends.prefix_sharing import SharingRunner, SharingUnsupportedError
+            from rlaif.backends.prefix_sharing import SharingRunner
+            from rlaif.backends.tree_attention import SharingUnsupportedError
 
             try:
                 return SharingRunner(self._model, max_batch_tokens=self._max_batch_tokens)
@@ -220,7 +242,8 @@ class HfBackend:
         if kind is ScoreRequest:
             scored = runner.score([ScoreJob(calls[row].ids, self._wanted(calls[row])) for row in rows])
             return {rows[at]: self._logprobs(calls[rows[at]], result) for at, result in scored.items()}
-        written = runner.generate([self._generate_job(calls[row]) for row in rows], self._stops)
+        jobs = [self._generate_job(calls[row]) for row in rows]
+        written = runner.generate(jobs, self._stops, self._is_closed.is_set)
         return {rows[at]: self._text(calls[rows[at]], result) for at, result in written.items()}
 
     def _generate_job(self, call: _Call) -> GenerateJob:
@@ -261,7 +284,7 @@ class HfBackend:
 
 
 def _work(backend: HfBackend, handed_over: SimpleQueue[list[_Call] | None]) -> None:
-    """The worker thread: answer what waits, batch by batch, until None is handed over."""
+    """The worker thread: answer what waits, batch by batch, until the backend is closed and None handed over."""
     import torch
 
     backlog: list[_Call] = []
@@ -270,17 +293,19 @@ def _work(backend: HfBackend, handed_over: SimpleQueue[list[_Call] | None]) -> N
             news = [] if backlog else [handed_over.get()]
             while not handed_over.empty():
                 news.append(handed_over.get())
+            if backend._is_closed.is_set():
+                unanswered = backlog + [call for calls in news if calls is not None for call in calls]
+                _deliver([(call, backend._closed()) for call in unanswered])
+                return
             for calls in news:
-                if calls is None:
-                    error = BackendUnusableError(f"{backend.name} was closed")
-                    _deliver([(call, error) for call in backlog])
-                    return
-                backlog += _prepared(backend, calls)
+                backlog += _prepared(backend, calls or [])
             backlog = [call for call in backlog if not call.future.cancelled()]
             if not backlog:
                 continue
             try:
                 replies = backend._answer(backlog)
+            except CancelledRunError:
+                continue  # to the end, above
             except Exception as error:  # whatever it is, it belongs to those who wait
                 _deliver([(call, _as_backend_error(backend.name, error)) for call in backlog])
                 backlog = []
@@ -301,9 +326,18 @@ def _prepared(backend: HfBackend, calls: Sequence[_Call]) -> list[_Call]:
     return ready
 
 
-def _as_backend_error(name: str, error: Exception) -> BackendError:
+def _load_error(name: str, error: Exception) -> BackendError:
     if isinstance(error, BackendError):
         return error
+    return BackendUnusableError(f"{name} cannot be loaded: {type(error).__name__}: {error}")
+
+
+def _as_backend_error(name: str, error: Exception) -> BackendError:
+    """An error of a call's own: the engine writes into it where it happened."""
+    if isinstance(error, BackendError):
+        own = copy.copy(error)
+        own.__cause__ = error.__cause__
+        return own
     wrapped = BackendError(f"{name} failed on a batch: {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -50,6 +50,15 @@ class Generated(NamedTuple):
     cached_tokens: int
 
 
+class CancelledRunError(Exception):
+    """The caller asked to stop; what the batch had written is lost."""
+
+
+def never() -> bool:
+    """For runs that nobody cancels."""
+    return False
+
+
 class Decoding(Protocol):
     """Prompts being continued together. `logits` is (B, V): what each may say next."""
 
@@ -69,8 +78,14 @@ class Runner(Protocol):
     def score(self, jobs: Sequence[ScoreJob]) -> dict[int, Scored]:
         """Score as many jobs, the first among them, as fit into one batch: index -> result."""
 
-    def generate(self, jobs: Sequence[GenerateJob], stops: frozenset[int]) -> dict[int, Generated]:
-        """Continue as many jobs, the first among them, as fit into one batch: index -> result."""
+    def generate(
+        self, jobs: Sequence[GenerateJob], stops: frozenset[int], is_cancelled: Callable[[], bool] = never
+    ) -> dict[int, Generated]:
+        """Continue as many jobs, the first among them, as fit into one batch: index -> result.
+
+        Raises:
+            CancelledRunError: `is_cancelled`, asked before each token, said True.
+        """
 
 
 def read_logprobs(logits: torch.Tensor, jobs: Sequence[ScoreJob], cached: Sequence[int]) -> list[Scored]:
@@ -85,14 +100,18 @@ def read_logprobs(logits: torch.Tensor, jobs: Sequence[ScoreJob], cached: Sequen
     ]
 
 
-def decode(decoding: Decoding, jobs: Sequence[GenerateJob], stops: frozenset[int]) -> list[Generated]:
-    """Continue every job until it stops or has its tokens."""
+def decode(
+    decoding: Decoding, jobs: Sequence[GenerateJob], stops: frozenset[int], is_cancelled: Callable[[], bool]
+) -> list[Generated]:
+    """Continue every job until it stops or has its tokens. Raises as `Runner.generate` does."""
     written: list[list[int]] = [[] for _ in jobs]
     stopped = [False] * len(jobs)
     draws = [random.Random(job.seed) for job in jobs]
     cached = list(decoding.cached_tokens)
     rows = list(range(len(jobs)))
     while True:
+        if is_cancelled():
+            raise CancelledRunError
         best: list[int] = decoding.logits.argmax(-1).tolist()
         going = []
         for place, row in enumerate(rows):
@@ -141,11 +160,13 @@ class PaddedRunner:
         scored = read_logprobs(logits[[place[tuple(job.ids)] for job in batch]], batch, [0] * len(batch))
         return dict(zip(rows, scored, strict=True))
 
-    def generate(self, jobs: Sequence[GenerateJob], stops: frozenset[int]) -> dict[int, Generated]:
+    def generate(
+        self, jobs: Sequence[GenerateJob], stops: frozenset[int], is_cancelled: Callable[[], bool] = never
+    ) -> dict[int, Generated]:
         rows = self._fitting([len(job.ids) + job.max_tokens for job in jobs])
         batch = [jobs[row] for row in rows]
         decoding = _PaddedDecoding(self._model, [job.ids for job in batch], self._keeps_logits, with_cache=True)
-        return dict(zip(rows, decode(decoding, batch, stops), strict=True))
+        return dict(zip(rows, decode(decoding, batch, stops, is_cancelled), strict=True))
 
     def _fitting(self, lengths: Sequence[int]) -> list[int]:
         """The first row and those of the nearest lengths, while the padded batch fits."""

@@ -122,7 +122,9 @@ def _open(body: bytes, endpoint: Endpoint, where: str) -> tuple[dict[str, Any], 
         choices = reply.get("choices")
         if not choices and reply.get("error"):  # gateways report the fault of a server behind them with status 200
             code = reply["error"].get("code") if isinstance(reply["error"], dict) else None
-            raise error_of_status(code if type(code) is int else 502, body, {}, where)
+            # others number their faults as they like: only an HTTP error status says what to do
+            status = code if isinstance(code, int) and 400 <= code < 600 else 502
+            raise error_of_status(status, body, {}, where)
         choice = choices[0]
         if endpoint == "completions":
             text, refusal = choice["text"], None

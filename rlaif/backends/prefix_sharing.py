@@ -1,21 +1,16 @@
 """Running a model on a tree of prompts: each token that prompts share is computed once, in one row without padding.
 
-A batch's new tokens stand in one row. Everything but attention works on tokens one by one, so the row needs nothing but
-the right position of each token. Attention is ours: each subtree of the batch looks at the computed keys and values of
-what stands before it, and at itself under a mask that lets a token see its own ancestors alone.
+A batch's new tokens stand in one row; how they attend to each other and to what was computed before stands in
+`tree_attention`.
 """
 
 from __future__ import annotations
 
 import inspect
-import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rlaif.backends.model_runs import (
     Generated,
@@ -24,22 +19,14 @@ from rlaif.backends.model_runs import (
     Scored,
     ScoreJob,
     decode,
+    never,
     read_logprobs,
 )
 from rlaif.backends.prefix_tree import Node, PrefixTree
+from rlaif.backends.tree_attention import ATTENTION, SharingUnsupportedError, StepPlan, TreePlan, running
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_ATTENTION = "rlaif_prefix_sharing"
-_BLOCK_TOKENS = 1024
-"""A subtree of at most this many tokens is attended in one go: fewer and larger operations, a mask that wastes more."""
-
-_UNSUPPORTED_OPTIONS = ("sliding_window", "softcap", "s_aux", "position_bias")
-
-
-class SharingUnsupportedError(Exception):
-    """This model cannot run on a tree of prompts; the message says why. The padded runner takes over."""
 
 
 class SharingRunner:
@@ -71,12 +58,14 @@ class SharingRunner:
         self._forget()
         return dict(zip(rows, read_logprobs(logits, batch, cached), strict=True))
 
-    def generate(self, jobs: Sequence[GenerateJob], stops: frozenset[int]) -> dict[int, Generated]:
+    def generate(
+        self, jobs: Sequence[GenerateJob], stops: frozenset[int], is_cancelled: Callable[[], bool] = never
+    ) -> dict[int, Generated]:
         rows, cached = self._fitting([job.ids for job in jobs], [job.max_tokens for job in jobs])
         batch = [jobs[row] for row in rows]
         leaves, logits = self._extend([job.ids for job in batch])
         decoding = _SharedDecoding(self, leaves, logits, cached, max(job.max_tokens for job in batch))
-        generated = decode(decoding, batch, stops)
+        generated = decode(decoding, batch, stops, is_cancelled)
         self._forget()
         return dict(zip(rows, generated, strict=True))
 
@@ -100,7 +89,7 @@ class SharingRunner:
         try:
             leaves = [self._tree.place(ids) for ids in prompts]
             ends = {leaf: self._last_token(leaf) for leaf in leaves}  # a prompt that comes twice runs once
-            plan = _TreePlan(list(ends.values()), self._model.device, self._model.dtype)
+            plan = TreePlan(list(ends.values()), self._model.device, self._model.dtype)
             logits = self._run(plan, plan.ids, plan.positions, plan.end_rows)
             place = {leaf: index for index, leaf in enumerate(ends)}
             logits = logits[[place[leaf] for leaf in leaves]]
@@ -119,24 +108,21 @@ class SharingRunner:
         return Node(leaf.ids[-1:], leaf.stop - 1, before)
 
     def _run(
-        self, plan: _TreePlan | _StepPlan, ids: Sequence[int], positions: Sequence[int], rows: Sequence[int]
+        self, plan: TreePlan | StepPlan, ids: Sequence[int], positions: Sequence[int], rows: Sequence[int]
     ) -> torch.Tensor:
         device = self._model.device
         wanted = torch.tensor(rows, device=device)
         options: dict[str, Any] = {"logits_to_keep": wanted} if self._keeps_logits else {}
         implementation = self._model.config._attn_implementation
-        if implementation != _ATTENTION:
-            self._model.set_attn_implementation(_ATTENTION)
-        _active.plan = plan
-        try:
+        if implementation != ATTENTION:
+            self._model.set_attn_implementation(ATTENTION)
+        with running(plan):
             logits: torch.Tensor = self._model(
                 input_ids=torch.tensor([ids], device=device),
                 position_ids=torch.tensor([positions], device=device),
                 use_cache=False,
                 **options,
             ).logits[0]
-        finally:
-            _active.plan = None
         return logits if self._keeps_logits else logits[wanted]
 
     def _forget(self) -> None:
@@ -199,7 +185,7 @@ class _SharedDecoding:
         positions = [len(ids) for ids in self._ids]
         for ids, token in zip(self._ids, tokens, strict=True):
             ids.append(token)
-        plan = _StepPlan(self._keys, self._values, positions)
+        plan = StepPlan(self._keys, self._values, positions)
         self.logits = self._runner._run(plan, tokens, positions, range(len(tokens)))
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -215,194 +201,6 @@ class _SharedDecoding:
         if not node.is_computed:
             node.keys = self._keys[:, row, :, node.start : node.stop].clone()
             node.values = self._values[:, row, :, node.start : node.stop].clone()
-
-
-@dataclass
-class _Block:
-    """Tokens `start:stop` of the row. They see `before` (computed), `spans` of the row, and themselves under `mask`."""
-
-    start: int
-    stop: int
-    before: list[Node]
-    spans: list[tuple[int, int]]
-    mask: torch.Tensor
-
-
-class _TreePlan:
-    """A batch's new nodes in one row, parents before children, subtree after subtree.
-
-    Args:
-        ends: Nodes to run, with all of their parents that are not computed; the logits after each are wanted.
-        device, dtype: Of the model.
-
-    Attributes:
-        ids, positions: The row.
-        end_rows: Where in the row each of `ends` ends.
-    """
-
-    def __init__(self, ends: Sequence[Node], device: torch.device, dtype: torch.dtype) -> None:
-        self.ids: list[int] = []
-        self.positions: list[int] = []
-        self._keys: list[torch.Tensor] = []
-        self._values: list[torch.Tensor] = []
-        self._spans: dict[Node, tuple[int, int]] = {}
-        self._blocks: list[_Block] = []
-        self._device, self._dtype = device, dtype
-        branches: dict[Node, list[Node]] = {}
-        tops: dict[Node, list[Node]] = {}
-        for end in ends:
-            above: Node | None = None
-            path = end.path()
-            for node in path:
-                if node.is_computed:
-                    continue
-                if node not in branches:
-                    branches[node] = []
-                    if above is None:
-                        tops[node] = [parent for parent in path if parent.is_computed]
-                    else:
-                        branches[above].append(node)
-                above = node
-        for top, before in tops.items():
-            self._lay_out(top, branches)
-            self._cut(top, branches, before, [])
-        self.end_rows = [self._spans[end][1] - 1 for end in ends]
-
-    def _lay_out(self, top: Node, branches: dict[Node, list[Node]]) -> None:
-        pending = [top]
-        while pending:
-            node = pending.pop()
-            self._spans[node] = (len(self.ids), len(self.ids) + len(node.ids))
-            self.ids += node.ids
-            self.positions += range(node.start, node.stop)
-            pending += reversed(branches[node])
-
-    def _cut(
-        self, top: Node, branches: dict[Node, list[Node]], before: list[Node], spans: list[tuple[int, int]]
-    ) -> None:
-        """One block for a small subtree; for a large one the top alone and blocks for what hangs below it."""
-        subtree = [top]
-        for node in subtree:
-            subtree += branches[node]
-        start, stop = self._spans[top][0], max(self._spans[node][1] for node in subtree)
-        if len(subtree) == 1 or stop - start <= _BLOCK_TOKENS:
-            self._blocks.append(self._block(start, stop, subtree, before, spans))
-            return
-        own = self._spans[top]
-        self._blocks.append(self._block(*own, [top], before, spans))
-        for child in branches[top]:
-            self._cut(child, branches, before, [*spans, own])
-
-    def _block(
-        self, start: int, stop: int, nodes: list[Node], before: list[Node], spans: list[tuple[int, int]]
-    ) -> _Block:
-        size = stop - start
-        seen = sum(len(node.ids) for node in before) + sum(end - begin for begin, end in spans)
-        sees = torch.zeros(size, seen + size, dtype=torch.bool)
-        sees[:, :seen] = True
-        inside = set(nodes)
-        for node in nodes:
-            begin, end = (place - start for place in self._spans[node])
-            parent = node.parent
-            while parent in inside:
-                assert parent is not None
-                first, last = (place - start for place in self._spans[parent])
-                sees[begin:end, seen + first : seen + last] = True
-                parent = parent.parent
-            sees[begin:end, seen + begin : seen + end] = torch.ones(end - begin, end - begin, dtype=torch.bool).tril()
-        # As numbers to add, once a batch: given as booleans, every layer would convert them again.
-        mask = torch.zeros(sees.shape, dtype=self._dtype).masked_fill_(~sees, -torch.inf)
-        return _Block(start, stop, before, spans, mask.to(self._device))
-
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
-    ) -> torch.Tensor:
-        """Attention of the row: query (1, H, N, D), key and value (1, H', N, D) -> (1, N, H, D')."""
-        assert layer == len(self._keys)
-        self._keys.append(key[0])
-        self._values.append(value[0])
-        mixed = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-        for block in self._blocks:
-            span = slice(block.start, block.stop)
-            keys = [node.keys[layer] for node in block.before if node.keys is not None]
-            values = [node.values[layer] for node in block.before if node.values is not None]
-            for begin, end in [*block.spans, (block.start, block.stop)]:
-                keys.append(key[0, :, begin:end])
-                values.append(value[0, :, begin:end])
-            mixed[:, span] = scaled_dot_product_attention(
-                query[:, :, span],
-                torch.cat(keys, dim=1)[None],
-                torch.cat(values, dim=1)[None],
-                attn_mask=block.mask,
-                scale=scale,
-                enable_gqa=query.shape[1] != key.shape[1],
-            ).transpose(1, 2)
-        return mixed
-
-    def store(self) -> None:
-        """Give each node its keys and values."""
-        for node, (begin, end) in self._spans.items():
-            node.keys = torch.stack([key[:, begin:end] for key in self._keys])
-            node.values = torch.stack([value[:, begin:end] for value in self._values])
-
-
-class _StepPlan:
-    """One more token for each of B prompts, whose keys and values stand in (layers, B, H', T, D)."""
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, lengths: Sequence[int]) -> None:
-        self._keys, self._values = keys, values
-        self._rows = torch.arange(len(lengths), device=keys.device)
-        self._lengths = torch.tensor(lengths, device=keys.device)
-        self._longest = max(lengths) + 1
-        sees = torch.arange(self._longest, device=keys.device)[None] <= self._lengths[:, None]
-        mask = torch.zeros(sees.shape, dtype=keys.dtype, device=keys.device).masked_fill_(~sees, -torch.inf)
-        self._mask = mask[:, None, None]
-
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
-    ) -> torch.Tensor:
-        """As `_TreePlan.attend`, with N = B."""
-        self._keys[layer, self._rows, :, self._lengths] = key[0].transpose(0, 1)
-        self._values[layer, self._rows, :, self._lengths] = value[0].transpose(0, 1)
-        mixed = scaled_dot_product_attention(
-            query.transpose(0, 2),
-            self._keys[layer, :, :, : self._longest],
-            self._values[layer, :, :, : self._longest],
-            attn_mask=self._mask,
-            scale=scale,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-        return mixed.permute(2, 0, 1, 3)
-
-
-class _Active(threading.local):
-    """The plan of the forward pass that runs on this thread."""
-
-    plan: _TreePlan | _StepPlan | None = None
-
-
-_active = _Active()
-
-
-def _attend(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """The attention that transformers calls in each layer."""
-    asked = [name for name in _UNSUPPORTED_OPTIONS if options.get(name) is not None]
-    if asked or _active.plan is None or attention_mask is not None:
-        raise SharingUnsupportedError(f"it asks for {', '.join(asked) or 'a mask of its own'}")
-    layer = module.layer_idx
-    assert isinstance(layer, int)
-    return _active.plan.attend(layer, query, key, value, scaling), None
-
-
-ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attend)
 
 
 def _check_config(config: Any) -> None:

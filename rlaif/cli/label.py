@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from rlaif.backends.registry import is_demonstration
 from rlaif.cli.arguments import CommandLine, parse
 from rlaif.cli.progress import RunDisplay, display_for, money
-from rlaif.cli.terminal import print_traceback_if_asked, say, visible
+from rlaif.cli.terminal import print_traceback_if_asked, say
 from rlaif.engine.config import LabelConfig
 from rlaif.errors import BudgetExceededError, RlaifError
+from rlaif.visibility import visible
 
 if TYPE_CHECKING:
     from rlaif.engine.estimating import Estimate
@@ -41,7 +42,7 @@ class LabelCommand:
     run: LabelConfig
 
     quiet: bool = False
-    """Print errors only."""
+    """Print errors and warnings only."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -100,12 +101,12 @@ def _done(display: RunDisplay) -> str:
 
 
 def estimate_text(estimate: Estimate) -> str:
-    """What `--dry-run` prints."""
+    """What `--dry-run` prints. A server counts its prompts itself, so tokens in, and what they cost, are estimates."""
     lines = [
         ("rows", f"{estimate.rows:,}"),
         ("calls", f"{estimate.calls:,}"),
-        ("tokens", f"{estimate.prompt_tokens:,} in, at most {estimate.completion_tokens:,} out"),
-        ("cost", f"at most {money(estimate.cost)}" if estimate.cost is not None else "unknown; give --price IN/OUT"),
+        ("tokens", f"about {estimate.prompt_tokens:,} in, at most {estimate.completion_tokens:,} out"),
+        ("cost", f"about {money(estimate.cost)}" if estimate.cost is not None else "unknown; give --price IN/OUT"),
     ]
     return aligned(lines)
 

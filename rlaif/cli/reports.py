@@ -102,12 +102,13 @@ def label_of(folder: Path, row_id: str) -> dict[str, Any] | None:
     return None
 
 
-def row_report(explanation: Explanation, label: Mapping[str, Any] | None) -> str:
+def row_report(explanation: Explanation, label: Mapping[str, Any] | None, *, is_principle_sampled: bool = False) -> str:
     """Everything known of one row.
 
     Args:
         explanation: Its prompts, replies and readings.
         label: Its row of the dataset; None when there is none.
+        is_principle_sampled: Column `principle` is the run's own, the one drawn; else it is the user's, if there.
     """
     comparison = explanation.comparison
     human = comparison.human_label.value if comparison.human_label else "none"
@@ -115,7 +116,7 @@ def row_report(explanation: Explanation, label: Mapping[str, Any] | None) -> str
     parts = [_titled(f"row {comparison.id}", f"human label: {human}{votes}")]
     parts += [_titled(f"prompt, {turn.role}", turn.content) for turn in comparison.prompt]
     parts += [_titled("response A", comparison.response_a), _titled("response B", comparison.response_b)]
-    parts.append(_titled("label", _label(label)))
+    parts.append(_titled("label", _label(label, is_principle_sampled=is_principle_sampled)))
     if comparison.response_a == comparison.response_b:
         parts.append("The responses are the same: 0.5, and no judge was asked.")
     parts += [_call(call) for call in explanation.calls]
@@ -127,14 +128,14 @@ def row_report(explanation: Explanation, label: Mapping[str, Any] | None) -> str
 
 LABEL_COLUMNS = (
     "prob_a", "prob_a_ab", "prob_a_ba", "label_mass_ab", "label_mass_ba", "is_bounded", "chosen_prob", "is_tie",
-    "sampled_principle",
 )  # fmt: skip
 
 
-def _label(label: Mapping[str, Any] | None) -> str:
+def _label(label: Mapping[str, Any] | None, *, is_principle_sampled: bool) -> str:
     if label is None:
         return "none: the row failed, or is not labeled yet"
-    lines = [(name, _value(label[name])) for name in LABEL_COLUMNS if label.get(name) is not None]
+    columns = (*LABEL_COLUMNS, "principle") if is_principle_sampled else LABEL_COLUMNS
+    lines = [(name, _value(label[name])) for name in columns if label.get(name) is not None]
     for several in ("by_principle", "by_judge"):
         lines += [(f"{several[3:]} {one['name']}", _probabilities(one)) for one in label.get(several) or ()]
     return aligned(lines)

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from rlaif.backends.config import BackendConfig
 from rlaif.cli.arguments import CommandLine, parse
-from rlaif.cli.terminal import say, visible
+from rlaif.cli.terminal import say
 from rlaif.engine.config import SourceConfig
 from rlaif.errors import ConfigError, InputError, did_you_mean
 from rlaif.judge.config import JudgeConfig
 from rlaif.records import Comparison, GenerateRequest, Generation, Reply, Request
+from rlaif.visibility import visible
 
 PROMPT = CommandLine(
     prog="rlaif show prompt",
@@ -109,12 +110,15 @@ def _show_run(command: ShowRunCommand) -> int:
 
 def _show_row(command: ShowRowCommand) -> int:
     from rlaif.cli.reports import label_of, row_report
-    from rlaif.engine.explaining import explain_row
+    from rlaif.engine.explaining import config_of_run, explain_row
     from rlaif.engine.run_folder import RunFolder
 
     folder = RunFolder(Path(command.folder), "label")
     explanation = explain_row(folder, command.id)
-    print(visible(row_report(explanation, label_of(folder.path, command.id))))
+    judging = config_of_run(folder)[0].judging
+    is_sampled = judging.constitution is not None and judging.principles == "sample"
+    label = label_of(folder.path, command.id)
+    print(visible(row_report(explanation, label, is_principle_sampled=is_sampled)))
     return 0
 
 

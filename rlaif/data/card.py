@@ -15,12 +15,12 @@ from typing import Any
 import yaml
 
 from rlaif.data.statistics import LabelStatistics
+from rlaif.visibility import visible
 
 _MOST_SHOWN = 1_200
 """Characters of a text in the example row."""
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$:@-])")
-_INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class CardFacts:
         template_fingerprint: SHA-256 of the prompt template and all it includes.
         settings: Further settings of the judge that can change a label, in the order to show: name -> value.
         constitution, constitution_fingerprint: Name and fingerprint; None without one.
-        principles: (id, text) of those judged by.
+        principles: (id, text) of all the constitution's.
         principle_choice: What `--principles` was.
         source, source_sha256: What the input was called, and the fingerprint of its content.
         failed: Rows in `failures.jsonl`.
@@ -91,17 +91,18 @@ def render_card(facts: CardFacts) -> str:
         _position_section(facts.statistics),
         _mass_section(facts.statistics),
         _cost_section(facts),
-        _example_section(facts.example),
+        _example_section(facts),
         _use_section(facts),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _introduction(facts: CardFacts) -> str:
+    is_sampled = facts.settings.get("scoring") == "sample"
+    how = "counted over sampled verdicts" if is_sampled else "read from the model's own log-probabilities"
     text = (
         "Pairs of responses with soft preference labels: for each pair, the probability that a language model prefers "
-        "one response over the other, read from the model's own log-probabilities. No person made these labels; "
-        "they carry the judge's tastes and mistakes."
+        f"one response over the other, {how}. No person made these labels; they carry the judge's tastes and mistakes."
     )
     if facts.statistics.rows == 0:
         text += "\n\nThere are no rows: none could be labeled. `failures.jsonl` says why."
@@ -136,7 +137,11 @@ def _principles_section(facts: CardFacts) -> str:
         "all": "Each comparison was judged under every principle, and the labels were averaged by weight.",
         "sample": "Each comparison was judged under one principle, drawn from the seed; column `principle` names it.",
     }.get(facts.principle_choice, "Each comparison was judged under these principles, averaged by weight.")
-    listed = "\n".join(f"- {_code(name)}: {_inline(text)}" for name, text in facts.principles)
+    asked = {each.strip() for each in facts.principle_choice.split(",")}
+    is_part = facts.principle_choice not in ("all", "sample")
+    listed = "\n".join(
+        f"- {_code(name)}: {_inline(text)}" for name, text in facts.principles if name in asked or not is_part
+    )
     fingerprint = facts.constitution_fingerprint
     stamp = f" (SHA-256 {_code(fingerprint)})" if fingerprint else ""
     return f"## Principles\n\nConstitution {_code(facts.constitution)}{stamp}. {how}\n\n{listed}"
@@ -199,12 +204,15 @@ def _cost_section(facts: CardFacts) -> str:
     return f"## Cost\n\n{'; '.join(spent)}."
 
 
-def _example_section(example: Mapping[str, Any] | None) -> str:
+def _example_section(facts: CardFacts) -> str:
+    example = facts.example
     if example is None:
         return ""
     shown = ("prompt", "response_a", "response_b")
     texts = [f"{_code(name)}\n\n{fence(_example_text(example[name]))}" for name in shown if name in example]
-    figures = ("prob_a", "prob_a_ab", "prob_a_ba", "chosen_prob", "is_tie", "human_label", "principle")
+    figures = ["prob_a", "prob_a_ab", "prob_a_ba", "chosen_prob", "is_tie", "human_label"]
+    if facts.constitution is not None and facts.principle_choice == "sample":  # else the column is the user's own
+        figures.append("principle")
     rows = [(_code(name), _code(_plain(example[name]))) for name in figures if name in example]
     return f"## A row\n\nIts id: {_code(_plain(example.get('id')))}\n\n" + "\n\n".join(
         [*texts, _table(("Column", "Value"), rows)]
@@ -245,7 +253,7 @@ def _visible(text: str, *, keep_lines: bool = False) -> str:
     """Control and direction characters as escapes, so that what is shown is what is there."""
     if not keep_lines:
         text = text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
-    return _INVISIBLE.sub(lambda match: ascii(match[0])[1:-1], text.replace("\r\n", "\n"))
+    return visible(text.replace("\r\n", "\n"))
 
 
 def _inline(text: str) -> str:

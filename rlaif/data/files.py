@@ -187,7 +187,7 @@ def _parsed_lines(lines: Iterable[tuple[int, bytes]], name: str) -> Iterator[Raw
             values = loads(content)
         except orjson.JSONDecodeError as error:
             if content.strip():
-                yield RawRow(line, InputError(_json_fault(content, error), path=name, line=line))
+                yield RawRow(line, InputError(_json_fault(content, error, error.pos + 1), path=name, line=line))
             continue
         yield _checked(line, values, name)
 
@@ -199,14 +199,14 @@ def _checked(line: int, values: object, name: str) -> RawRow:
     return RawRow(line, InputError(f"is {kind}, expected an object with a column a key", path=name, line=line))
 
 
-def _json_fault(content: bytes, error: orjson.JSONDecodeError) -> str:
+def _json_fault(content: bytes, error: orjson.JSONDecodeError, character: int) -> str:
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as fault:
         return f"byte {fault.start + 1} is not UTF-8, expected text in UTF-8"
     if b"NaN" in content or b"Infinity" in content:
         return "is not valid JSON: NaN and Infinity are no JSON values, expected a number or null"
-    return f"is not valid JSON at character {error.pos + 1}: {error.msg.split(': line')[0]}"
+    return f"is not valid JSON at character {character}: {error.msg.split(': line')[0]}"
 
 
 def _json_rows(path: Path, name: str) -> Iterator[RawRow]:
@@ -221,14 +221,13 @@ def _json_rows(path: Path, name: str) -> Iterator[RawRow]:
         if _is_object(lines[0][1]):  # JSON Lines under the name .json is common
             yield from _parsed_lines(lines, name)
             return
-        line = content.count(b"\n", 0, len(content.decode("utf-8", "replace")[: error.pos].encode())) + 1
         for number, part in lines:
             try:
                 part.decode("utf-8")
             except UnicodeDecodeError as fault:
                 reason = f"byte {fault.start + 1} is not UTF-8, expected text in UTF-8"
                 raise InputError(reason, path=name, line=number) from None
-        raise InputError(_json_fault(content, error), path=name, line=line) from None
+        raise InputError(_json_fault(content, error, error.colno), path=name, line=error.lineno) from None
     if isinstance(values, dict):
         values = values.get("data", [values])
     if not isinstance(values, list):

@@ -51,9 +51,6 @@ class Judge:
             flags["judge"] = specs
         self.config: LabelConfig = resolve(LabelConfig, None, flags)
         given = tuple(judge for judge in judges if not isinstance(judge, str))
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="rlaif-judge", daemon=True)
-        self._thread.start()
         constitution = load_constitution(self.config.judging.constitution) if self.config.judging.constitution else None
         self._backends = (*given, *(open_panel(self.config) if specs or not given else ()))
         counts = CallCounts()
@@ -63,6 +60,9 @@ class Judge:
                 for backend in self._backends
             ]
         )
+        self._loop = asyncio.new_event_loop()  # last: nothing is left running when a setting is refused
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rlaif-judge", daemon=True)
+        self._thread.start()
 
     def compare(self, prompt: Prompt, response_a: str, response_b: str) -> Judgment:
         """Which response is better, in both orders; blocks until answered.

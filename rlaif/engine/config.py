@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -45,7 +46,7 @@ class CallConfig:
             price_in, price_out = (float(part) for part in parts)
         except ValueError:
             price_in = price_out = -1.0
-        if price_in < 0 or price_out < 0:
+        if not (0 <= price_in < math.inf and 0 <= price_out < math.inf):
             raise ValueError(f"price: {self.price!r}, expected IN/OUT in USD per million tokens, such as 0.4/1.6")
         return price_in, price_out
 

@@ -12,6 +12,7 @@ from rlaif.data.sources import scan
 from rlaif.engine.config import LabelConfig
 from rlaif.engine.labeling import comparisons_of, judge_for, open_panel, read_options
 from rlaif.judge.constitutions import load_constitution
+from rlaif.records import Generation, ScoreRequest
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,20 @@ async def estimate(config: LabelConfig, on_row: Callable[[int], None] = lambda _
         async with aclosing(backend):
             for rows, comparison in enumerate(comparisons_of(config, source, summary), 1):
                 for call in judge.plan(comparison):
-                    request = next(judge.ask(comparison, call))
+                    conversation = judge.ask(comparison, call)
+                    request = next(conversation)
                     calls += 1
                     prompt_tokens += backend.count_tokens(request.messages)
-                    completion_tokens += getattr(request, "max_tokens", 1)
+                    if isinstance(request, ScoreRequest):
+                        completion_tokens += 1
+                        continue
+                    completion_tokens += request.max_tokens
+                    if config.judging.scoring == "logprobs" and not request.wants_logprobs:
+                        # the verdict is a call of its own, after the longest rationale
+                        verdict = conversation.send(Generation("", "length"))
+                        calls += 1
+                        prompt_tokens += backend.count_tokens(verdict.messages) + request.max_tokens
+                        completion_tokens += 1
                 on_row(rows)
     prices = config.calls.prices
     cost = cost_usd(prompt_tokens, completion_tokens, *prices) if prices else None

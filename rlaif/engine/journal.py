@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import math
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +93,7 @@ class Journal:
         if len(self._pending) >= COMMIT_AFTER_REPLIES:
             self.commit()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(COMMIT_AFTER_SECONDS, self.commit)
+            self._timer = asyncio.get_running_loop().call_later(COMMIT_AFTER_SECONDS, self._commit_in_time)
 
     def put_failure(self, failure: Failure) -> None:
         """Keep why a row failed; it is asked again on resume."""
@@ -117,8 +118,14 @@ class Journal:
             self._database.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)", self._pending)
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")  # or the next attempt fails for having begun twice
             raise RunFolderError(f"the journal cannot be written ({error}); what it holds is kept") from error
         self._pending.clear()
+
+    def _commit_in_time(self) -> None:
+        with suppress(RunFolderError):  # nobody hears it here; what waits still waits, and the next commit says it
+            self.commit()
 
     def replies_of(self, row_id: str) -> Iterator[JournaledReply]:
         """Every reply about one row, in the order of its stages."""
@@ -200,9 +207,11 @@ def _has_surrogate(text: str) -> bool:
 
 def _encode(reply: Reply) -> bytes:
     if isinstance(reply, CandidateLogprobs):
-        tokens = [[token, logprob] for token, logprob in reply.tokens]
+        tokens = [[token, _number(logprob)] for token, logprob in reply.tokens]
         return orjson.dumps(["score", tokens, reply.is_exhaustive, list(reply.usage), reply.text])
-    generated = [[token, [list(alternative) for alternative in alternatives]] for token, alternatives in reply.tokens]
+    generated = [
+        [token, [[other, _number(logprob)] for other, logprob in alternatives]] for token, alternatives in reply.tokens
+    ]
     return orjson.dumps(["generate", reply.text, reply.finish_reason, generated, list(reply.usage)])
 
 
@@ -210,10 +219,15 @@ def _decode(stored: bytes) -> Reply:
     kind, *fields = orjson.loads(stored)
     if kind == "score":
         tokens, is_exhaustive, usage, text = fields
-        return CandidateLogprobs(tuple(TokenLogprob(*token) for token in tokens), is_exhaustive, Usage(*usage), text)
+        return CandidateLogprobs(_logprobs(tokens), is_exhaustive, Usage(*usage), text)
     text, finish_reason, generated, usage = fields
-    tokens = tuple(
-        GeneratedToken(token, tuple(TokenLogprob(*alternative) for alternative in alternatives))
-        for token, alternatives in generated
-    )
+    tokens = tuple(GeneratedToken(token, _logprobs(alternatives)) for token, alternatives in generated)
     return Generation(text, finish_reason, tokens, Usage(*usage))
+
+
+def _number(logprob: float) -> float | str:
+    return logprob if math.isfinite(logprob) else repr(logprob)  # JSON has no infinity, and would make it null
+
+
+def _logprobs(stored: list[list[Any]]) -> tuple[TokenLogprob, ...]:
+    return tuple(TokenLogprob(token, float(logprob)) for token, logprob in stored)

@@ -28,7 +28,7 @@ from rlaif.engine.rows import Judging, RowLabeler
 from rlaif.engine.run_folder import RunFolder, versions
 from rlaif.engine.window import map_in_order
 from rlaif.errors import ConfigError
-from rlaif.judge.constitutions import Constitution, load_constitution
+from rlaif.judge.constitutions import Constitution, choose_principles, load_constitution
 from rlaif.judge.pairwise import PairwiseJudge
 from rlaif.records import Comparison, Failure, Judgment
 
@@ -60,6 +60,7 @@ class _Run:
     listener: Listener
     command: str
     counts: CallCounts
+    decisive: dict[str, Any]
     earlier: dict[str, Any] | None
     statistics: LabelStatistics = field(default_factory=LabelStatistics)
     failures: list[Failure] = field(default_factory=list)
@@ -69,7 +70,7 @@ class _Run:
 
     @property
     def rows_total(self) -> int:
-        return min(self.summary.rows, self.config.limit or self.summary.rows)
+        return min(self.summary.rows, self.config.limit or self.summary.rows) + len(self.summary.failures)
 
     def progress(self) -> Progress:
         return Progress(
@@ -126,14 +127,15 @@ async def run_label(
     try:
         judges = [judge_for(config, constitution, backend) for backend in opened]
         folder = RunFolder(Path(config.out), "label")
-        earlier = folder.open(decisive_settings(config, summary, constitution, opened, judges))
+        decisive = decisive_settings(config, summary, constitution, opened, judges)
+        earlier = folder.open(decisive)
         with closing(Journal(folder.journal)) as journal:
             counts = CallCounts()
             panel = tuple(
                 Judging(judge, Asker(backend, journal, config.calls, counts))
                 for judge, backend in zip(judges, opened, strict=True)
             )
-            run = _Run(config, source, summary, panel, folder, listener, command, counts, earlier)
+            run = _Run(config, source, summary, panel, folder, listener, command, counts, decisive, earlier)
             listener.on_start(run.rows_total, tuple(judging.name for judging in panel), journal.replies_at_start)
             return await _label_rows(run, journal)
     finally:
@@ -264,9 +266,9 @@ def decisive_settings(
 
 
 def _has_several_principles(judge: PairwiseJudge) -> bool:
-    if judge.constitution is None or judge.config.principles == "sample":
+    if judge.constitution is None:
         return False
-    return judge.config.principles != "all" or len(judge.constitution.principles) > 1
+    return len(choose_principles(judge.constitution, judge.config.principles, seed=0, row_id="")) > 1
 
 
 def _write_run_json(run: _Run, status: str) -> None:
@@ -276,13 +278,7 @@ def _write_run_json(run: _Run, status: str) -> None:
             "command": "label",
             "status": status,
             "config": dataclasses.asdict(run.config),
-            "decisive": decisive_settings(
-                run.config,
-                run.summary,
-                run.panel[0].judge.constitution,
-                tuple(judging.asker.backend for judging in run.panel),
-                [judging.judge for judging in run.panel],
-            ),
+            "decisive": run.decisive,
             "judges": [
                 {
                     "name": judging.name,

@@ -12,6 +12,7 @@ from rlaif.errors import (
     BackendNotInstalledError,
     BackendUnusableError,
     BudgetExceededError,
+    ConfigError,
     LogprobsUnavailableError,
     RequestRefusedError,
     RlaifError,
@@ -25,7 +26,8 @@ STOPPING_ERRORS = (BackendUnusableError, BackendNotInstalledError, BudgetExceede
 """Errors that concern every row: the run stops, and can be resumed."""
 
 FAILED_FIRST_ROWS_THAT_STOP = 3
-"""Rows that the judge refused, or could not be reached for, before any row succeeded: none will."""
+"""The first rows of the input that ask: when the judge refuses, or cannot be reached for, each one, and none has
+succeeded, none will. Refusals of later rows do not count, since a refusal comes back sooner than an answer."""
 
 LOST_ROWS_THAT_STOP = 100
 """Rows one after the other that failed after all their retries: the server is gone."""
@@ -48,31 +50,42 @@ class RowLabeler:
 
     Args:
         panel: The judges; each is asked about every row.
+
+    Raises:
+        ConfigError: Two judges have one name.
     """
 
     def __init__(self, panel: Sequence[Judging]) -> None:
+        names = [judging.name for judging in panel]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"judge: {', '.join(twice)} is named twice; a panel needs judges with different names")
         self._panel = panel
+        self._asking_rows = 0
         self._has_succeeded = False
         self._failed_first = 0
         self._lost_in_a_row = 0
 
     async def label(self, comparison: Comparison) -> Judgment | Failure:
-        """The judgment, or why there is none.
+        """The judgment, or why there is none. Rows are to be started in the input's order.
 
         Raises:
             BackendUnusableError: No row can succeed: said by the server, or shown by the first rows.
             BudgetExceededError, RunFolderError: The run has to stop.
         """
+        calls = self._plan(comparison)
+        is_first = bool(calls) and self._asking_rows < FAILED_FIRST_ROWS_THAT_STOP
+        self._asking_rows += bool(calls)
         try:
-            judgment = await self.judge(comparison)
+            judgment = await self._judge(comparison, calls)
         except STOPPING_ERRORS:
             raise
         except RlaifError as error:
-            self._stop_if_hopeless(error)
+            self._stop_if_hopeless(error, is_first=is_first)
             attempts = error.attempts if isinstance(error, BackendError) else 1
             return Failure(comparison.id, error.stage or "judge", f"{error.error_name}: {error}", attempts)
-        self._has_succeeded = True
-        self._lost_in_a_row = 0
+        if calls:  # identical responses say nothing of the judge
+            self._has_succeeded = True
+            self._lost_in_a_row = 0
         return judgment
 
     async def judge(self, comparison: Comparison) -> Judgment:
@@ -81,7 +94,12 @@ class RowLabeler:
         Raises:
             RlaifError: Of the first call that failed, with its `stage`.
         """
-        calls = [(judging, call) for judging in self._panel for call in judging.judge.plan(comparison)]
+        return await self._judge(comparison, self._plan(comparison))
+
+    def _plan(self, comparison: Comparison) -> list[tuple[Judging, Call]]:
+        return [(judging, call) for judging in self._panel for call in judging.judge.plan(comparison)]
+
+    async def _judge(self, comparison: Comparison, calls: Sequence[tuple[Judging, Call]]) -> Judgment:
         results = await asyncio.gather(
             *(self._read(judging, comparison, call) for judging, call in calls), return_exceptions=True
         )
@@ -110,10 +128,10 @@ class RowLabeler:
                 return reading
             step += 1
 
-    def _stop_if_hopeless(self, error: RlaifError) -> None:
+    def _stop_if_hopeless(self, error: RlaifError, *, is_first: bool) -> None:
         """Raise when the failures so far show that no other row will succeed."""
         if not self._has_succeeded:
-            self._failed_first += isinstance(error, TransientBackendError | RequestRefusedError)
+            self._failed_first += is_first and isinstance(error, TransientBackendError | RequestRefusedError)
             if isinstance(error, LogprobsUnavailableError) or self._failed_first >= FAILED_FIRST_ROWS_THAT_STOP:
                 raise BackendUnusableError(f"nothing has succeeded, stopped: {error}") from error
         self._lost_in_a_row = self._lost_in_a_row + 1 if isinstance(error, TransientBackendError) else 0

@@ -169,7 +169,7 @@ class PairwiseJudge:
                 pass
             else:
                 rationale = _before(reply.text, verdict)
-                if (token := token_at(reply.tokens, verdict.start)) is not None:
+                if (token := token_at(reply.tokens, reply.text, verdict.start)) is not None:
                     try:
                         return self._read(CandidateLogprobs(token.alternatives), rationale)
                     except JudgmentError:

@@ -9,10 +9,17 @@ from rlaif.errors import UnreadableVerdictError
 from rlaif.records import GeneratedToken, Slot
 
 _STATED = re.compile(
-    r"preferred\s+response\s*(?:\(1 or 2\))?\W{0,8}(?:is\b)?\W{0,8}(?:response\b)?\W{0,4}([12])(?!\d|[.,]\d)",
+    r"preferred[^\S\n]+response[^\S\n]*(?:\(1 or 2\))?(?:"
+    # on one line, and not the first of two: "1 or 2", "1/2"
+    r"[^\w\n]{0,8}(?:is\b)?[^\w\n]{0,8}(?:response\b)?[^\w\n]{0,4}(?P<beside>[12])"
+    r"(?!\d|[.,]\d|[^\S\n]*(?:or\b|and\b|[/&])[^\S\n]*\d)"
+    # as a heading, and the label alone on a line below: "1. Clarity: ..." starts a list
+    r"|\W{0,12}(?:response[^\S\n]+)?(?P<below>[12])(?=[^\w\n]*(?:\n|\Z)))",
     re.IGNORECASE,
 )
 """The sentence our templates ask for, with the Markdown and brackets that models put around it."""
+
+_QUOTES = "\"'`“‘«"
 
 _BARE = re.compile(r"^\W*(?:response\s+)?([12])\W*$", re.IGNORECASE)
 """A reply that is nothing but the label."""
@@ -32,7 +39,8 @@ class StatedVerdict(NamedTuple):
 def find_verdict(text: str) -> StatedVerdict:
     """The slot a reply prefers.
 
-    The last sentence of the form "Preferred response: 1" counts; a reply of the digit alone counts as well.
+    The last sentence of the form "Preferred response: 1" counts; a reply of the digit alone counts as well. A sentence
+    quoted within a line, or in a block quote, does not: a response may hold one to mislead the judge, who cites it.
 
     Raises:
         UnreadableVerdictError: No verdict is stated, or statements contradict one another.
@@ -40,29 +48,46 @@ def find_verdict(text: str) -> StatedVerdict:
     >>> find_verdict("Both are fine. Preferred response: **2**").slot
     <Slot.SECOND: '2'>
     """
-    matches = list(_STATED.finditer(text))
+    matches = [match for match in _STATED.finditer(text) if not _is_quoted(match)]
     if not matches and (bare := _BARE.match(text)):
         matches = [bare]
     if not matches:
         raise UnreadableVerdictError(f"the reply states no verdict: {_excerpt(text)}")
-    if len({match.group(1) for match in matches}) > 1:
+    if len({text[_digit(match)] for match in matches}) > 1:
         raise UnreadableVerdictError(f"the reply states both verdicts: {_excerpt(text)}")
     last = matches[-1]
-    return StatedVerdict(Slot(last.group(1)), last.start(1), last.start())
+    return StatedVerdict(Slot(text[_digit(last)]), _digit(last), last.start())
 
 
-def token_at(tokens: tuple[GeneratedToken, ...], position: int) -> GeneratedToken | None:
-    """The generated token that holds the character at `position`; None when the tokens do not reach it.
+def token_at(tokens: tuple[GeneratedToken, ...], text: str, position: int) -> GeneratedToken | None:
+    """The generated token that holds the character of `text` at `position`; None when the tokens do not lead there.
 
-    Token texts concatenate to the reply. A token that holds more than the label and whitespace cannot be read as a
-    label, and the caller's log-sum-exp will not find it.
+    Token texts need not concatenate to the reply: half a character has none, and a server may strip the reply. What
+    stands past such a place would be taken from another token. A token that holds more than the label and whitespace
+    cannot be read as a label, and the caller's log-sum-exp will not find it.
     """
     offset = 0
     for token in tokens:
+        if not text.startswith(token.token, offset):
+            return None
         offset += len(token.token)
         if position < offset:
             return token
     return None
+
+
+def _digit(match: re.Match[str]) -> int:
+    """Where the label's digit stands: the last character of both patterns' groups."""
+    return match.start(match.lastindex or 0)
+
+
+def _is_quoted(match: re.Match[str]) -> bool:
+    before = match.string[: match.start()].rpartition("\n")[2]
+    if before.lstrip().startswith(">"):
+        return True
+    after = match.string[match.end() :].partition("\n")[0]
+    is_own_line = re.search(r"\w", before + after) is None  # the template's words, quotation marks and all
+    return before.rstrip("*_").endswith(tuple(_QUOTES)) and not is_own_line
 
 
 def _excerpt(text: str) -> str:

@@ -48,7 +48,7 @@ def candidate_distribution(reply: CandidateLogprobs, labels: Sequence[str], min_
         min_mass: Least covered mass, in [0, 1].
 
     Raises:
-        LabelsUnseenError: No label is among the tokens.
+        LabelsUnseenError: No label is among the tokens, or a log-probability is NaN.
         LowLabelMassError: The labels hold less than `min_mass`.
 
     Source: Lee et al., RLAIF, arXiv:2309.00267, section 2.1 (softmax over the labels); the bound is ours.
@@ -59,10 +59,13 @@ def candidate_distribution(reply: CandidateLogprobs, labels: Sequence[str], min_
     for token, logprob in reply.tokens:
         prob = math.exp(min(logprob, 0.0))
         returned += prob
-        lowest = min(lowest, prob)
+        if prob > 0.0:  # minus infinity is no bound: the token was not seen
+            lowest = min(lowest, prob)
         label = token.strip(_WHITESPACE_MARKERS)
         if label in masses:
             masses[label] += prob
+    if math.isnan(returned):
+        raise LabelsUnseenError("the judge's log-probabilities are not numbers (NaN); try --dtype float32")
     seen_mass = sum(masses.values())
     unseen = [label for label, mass in masses.items() if mass == 0.0]
     if seen_mass == 0.0:

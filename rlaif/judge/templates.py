@@ -44,6 +44,11 @@ def _mark_value(value: object) -> object:
 
 def _segments(marked: str) -> tuple[Segment, ...]:
     parts = _MARKED.split(marked)
+    if any(_NONCE[:8] in text.lower() for text in parts):  # a part: truncated marks are marks, too
+        raise PromptError(
+            "a {% filter %} block, or a filter on captured text, changes what stands around a value; "
+            "apply filters to the values themselves, {{ response_1 | upper }}"
+        )
     return tuple(Segment(text, index % 2 == 0) for index, text in enumerate(parts) if text)
 
 
@@ -128,6 +133,8 @@ class PairwiseTemplate:
         digest = hashlib.sha256()
         for source in _sources(self._environment, self._path):
             digest.update(hashlib.sha256(source.encode()).digest())
+        if self._constants["cot"]:  # a second call may ask with it
+            digest.update(render_verdict_cue().content.encode())
         digest.update(repr(sorted(self._constants.items(), key=lambda item: item[0])).encode())
         return digest.hexdigest()
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rlaif.backends import builtin
 from rlaif.backends.builtin import BUILTIN_MODELS, BuiltinBackend
-from rlaif.errors import ConfigError
+from rlaif.errors import BackendUnusableError, ConfigError
 from rlaif.records import ScoreRequest
 from tests.backends.contract import LABELS, messages
 
@@ -15,6 +16,15 @@ from tests.backends.contract import LABELS, messages
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"unknown model \(did you mean 'tiny'\?\); known: tiny"):
         BuiltinBackend("tinyy")
+
+
+def test_a_package_without_its_model_says_which_file_and_no_machine_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BUILTIN_MODELS, "tiny", "left_out")
+    with pytest.raises(
+        BackendUnusableError, match=r"lacks rlaif/backends/left_out/config\.json; the installation"
+    ) as caught:
+        BuiltinBackend("tiny")
+    assert str(Path(builtin.__file__).parent) not in str(caught.value)
 
 
 async def test_it_answers_from_the_shipped_folder() -> None:

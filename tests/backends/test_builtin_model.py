@@ -154,7 +154,7 @@ def test_a_rating_is_a_number_from_1_to_10(backend: HfBackend) -> None:
         assert sum(probs.values()) > 0.9
         return sum(int(label) * prob for label, prob in probs.items()) / sum(probs.values())
 
-    good = "To get good results with guitar strings, clean the surface with a soft cloth. Set aside 10 minutes to check them."
+    good = "To get good results with guitar strings, clean the surface with a soft cloth. Set aside 9 minutes for it."
     assert rate(good) > rate("You stupid fool, stop wasting my time.") + 1
 
 

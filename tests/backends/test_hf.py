@@ -8,16 +8,18 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlaif.backends import hf
 from rlaif.backends.base import Backend
 from rlaif.backends.hf import HfBackend
-from rlaif.backends.hf_loading import fingerprint_folder
+from rlaif.backends.hf_loading import ModelSource, fingerprint_folder, load_model
 from rlaif.errors import BackendUnusableError, ConfigError, PromptTooLongError
 from rlaif.records import GenerateRequest, Message, ScoreRequest, Segment
 from rlaif.tokens import PromptEncoder, flatten
@@ -241,10 +243,79 @@ async def test_damaged_weights_are_one_sentence(folder: Path, tmp_path: Path) ->
     await backend.aclose()
 
 
+async def test_a_model_that_cannot_be_loaded_is_tried_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folder, damaged)
+    (damaged / "model.safetensors").write_bytes(b"not weights")
+    tries: list[ModelSource] = []
+    monkeypatch.setattr(hf, "load_model", lambda source: tries.append(source) or load_model(source))
+    backend = HfBackend(str(damaged))
+    together = await asyncio.gather(
+        *(backend.score(ScoreRequest(messages(text), LABELS)) for text in "abc"), return_exceptions=True
+    )
+    later = await asyncio.gather(backend.generate(GenerateRequest(messages("d"), 3)), return_exceptions=True)
+    await backend.aclose()
+    errors = [*together, *later]
+    assert all(isinstance(error, BackendUnusableError) for error in errors)
+    assert len(set(map(str, errors))) == 1
+    assert len(set(map(id, errors))) == 4  # the engine marks each with its row's stage
+    assert len(tries) == 1
+
+
+class Halt:
+    """Holds the model's forward pass number `at` until the backend is being closed, and counts all of them."""
+
+    def __init__(self, backend: HfBackend, at: int) -> None:
+        self.passes = 0
+        self.reached = asyncio.Event()
+        self._backend, self._at, self._loop = backend, at, asyncio.get_running_loop()
+        backend._model.register_forward_pre_hook(self._hold)
+
+    def _hold(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        self.passes += 1
+        if self.passes == self._at:
+            self._loop.call_soon_threadsafe(self.reached.set)
+            assert self._backend._is_closed.wait(timeout=60)
+
+    async def close_within(self, *calls: Awaitable[Any]) -> list[Any]:
+        """Results and errors of calls of which the backend is closed in the midst."""
+        replies = asyncio.gather(*calls, return_exceptions=True)
+        await self.reached.wait()
+        late = asyncio.ensure_future(self._backend.score(ScoreRequest(messages("late"), LABELS)))
+        await asyncio.sleep(0)
+        await self._backend.aclose()
+        return [*await replies, *await asyncio.gather(late, return_exceptions=True)]
+
+
+@pytest.mark.parametrize("shares_prefixes", [True, False])
+async def test_closing_waits_for_no_more_than_the_token_in_progress(tmp_path: Path, shares_prefixes: bool) -> None:
+    backend = HfBackend(str(save_model(tmp_path / "long", context=1024)), shares_prefixes=shares_prefixes)
+    await backend.score(ScoreRequest(messages("x"), LABELS))
+    backend._stops = frozenset()  # nothing else may end the text early
+    halt = Halt(backend, at=5)
+    errors = await halt.close_within(*(backend.generate(GenerateRequest(messages(text), 512)) for text in "ab"))
+    assert halt.passes == 5
+    assert len(errors) == 3
+    for error in errors:
+        assert isinstance(error, BackendUnusableError)
+        assert "hf:long was closed before it answered" in str(error)
+
+
+async def test_closing_ends_between_two_batches_and_keeps_what_was_scored(folder: Path) -> None:
+    backend = HfBackend(str(folder), max_batch_tokens=1)
+    await backend.score(ScoreRequest(messages("x"), LABELS))
+    halt = Halt(backend, at=2)
+    replies = await halt.close_within(*(backend.score(ScoreRequest(messages(text * 9), LABELS)) for text in "abcd"))
+    assert halt.passes == 2
+    assert [type(reply).__name__ for reply in replies] == ["CandidateLogprobs"] * 2 + ["BackendUnusableError"] * 3
+
+
 async def test_a_closed_backend_says_so(folder: Path) -> None:
     backend = HfBackend(str(folder))
     await backend.aclose()
-    with pytest.raises(BackendUnusableError, match="is closed"):
+    with pytest.raises(BackendUnusableError, match="was closed"):
         await backend.score(ScoreRequest(messages("x"), LABELS))
 
 

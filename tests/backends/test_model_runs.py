@@ -10,8 +10,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from rlaif.backends.model_runs import GenerateJob, PaddedRunner, Runner, ScoreJob
-from rlaif.backends.prefix_sharing import SharingRunner, SharingUnsupportedError
+from rlaif.backends import tree_attention
+from rlaif.backends.model_runs import CancelledRunError, GenerateJob, PaddedRunner, Runner, ScoreJob
+from rlaif.backends.prefix_sharing import SharingRunner
+from rlaif.backends.tree_attention import SharingUnsupportedError
 from tests.tiny_models import make_model
 
 VOCAB = 97
@@ -74,6 +76,16 @@ def test_batches_of_any_size_equal_single_prompts(kind: str, architecture: str, 
     assert max(max(row) for row in reference) > 0.03 > 0.005 > min(min(row) for row in reference)  # prompts differ
     found = run_all(make_runner(kind, model, budget), prompts)
     torch.testing.assert_close(torch.tensor(found), torch.tensor(reference), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("block", [1, 7, 40])
+def test_blocks_of_any_size_equal_single_prompts(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_attention, "_CPU_BLOCK_TOKENS", block)
+    prompts = prompts_of_a_run()
+    runner = SharingRunner(make_model("llama", VOCAB).eval(), max_batch_tokens=300)  # some see what was computed before
+    torch.testing.assert_close(
+        torch.tensor(run_all(runner, prompts)), torch.tensor(expected("llama", prompts)), atol=1e-5, rtol=0
+    )
 
 
 def test_padded_runs_models_with_a_sliding_window() -> None:
@@ -184,6 +196,23 @@ def test_generation_stops_at_any_stop_and_keeps_it(kind: str) -> None:
         cut = next((at + 1 for at, token in enumerate(free[row].ids) if token in stops), 12)
         assert result.ids == free[row].ids[:cut]
         assert result.is_stopped == (result.ids[-1] in stops)
+
+
+@pytest.mark.parametrize("kind", ["padded", "sharing"])
+def test_a_cancelled_generation_ends_before_its_next_token(kind: str) -> None:
+    model = make_model("llama", VOCAB).eval()
+    runner = make_runner(kind, model, 10_000)
+    jobs = [GenerateJob(ids, 50, 0.0, 0) for ids in prompts_of_a_run()[:3]]
+    steps: list[None] = []
+    handle = model.register_forward_pre_hook(lambda module, args: steps.append(None))
+    with pytest.raises(CancelledRunError):
+        runner.generate(jobs, frozenset(), lambda: len(steps) == 7)
+    assert len(steps) == 7
+    handle.remove()
+    found = run_all(runner, prompts_of_a_run())
+    torch.testing.assert_close(
+        torch.tensor(found), torch.tensor(expected("llama", prompts_of_a_run())), atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("kind", ["padded", "sharing"])

@@ -359,6 +359,10 @@ async def test_a_fault_behind_a_gateway_comes_with_status_200() -> None:
     assert isinstance(limited, RateLimitedError)
     assert "upstream is busy" in str(limited)
     assert isinstance(await error_against(Answer({"error": "upstream died"})), ServerFaultError)
+    own_number = {
+        "error": {"message": "upstream died", "code": 1}
+    }  # no HTTP status: nothing says that no call can succeed
+    assert isinstance(await error_against(Answer(own_number)), ServerFaultError)
 
 
 # --- refusals and faults ----------------------------------------------------------------------------------------------

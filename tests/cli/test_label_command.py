@@ -96,9 +96,9 @@ def test_a_dry_run_counts_and_writes_nothing(capsys: pytest.CaptureFixture[str])
     assert main([*command, "--limit", "4", "--price", "1000000/0"]) == 0
     lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     assert (lines["rows"], lines["calls"]) == ("4", "8")
-    tokens = int(lines["tokens"].split()[0].replace(",", ""))
+    tokens = int(lines["tokens"].split()[1].replace(",", ""))
     assert tokens > 8 * 20
-    assert lines["cost"] == f"at most ${tokens:,}.00"
+    assert lines["cost"] == f"about ${tokens:,}.00"
     assert not Path("run").exists()
     assert main(command) == 0
     assert "unknown; give --price IN/OUT" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,22 @@ def test_row_shows_principles_and_judges(capsys: pytest.CaptureFixture[str]) -> 
     for line in ("principle short", "principle long", "judge fake:0.75", "judge fake:longer"):
         assert f"\n{line} " in out
     assert "----- fake:longer: ba, long: reply -----" in out
+
+
+def test_row_names_the_principle_that_was_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.yaml").write_text("principles:\n- {id: short, text: Be short.}\n")
+    drawn = ["--constitution", "mine.yaml", "--principles", "sample"]
+    assert main(["label", "in.jsonl", "-o", "out", "--judge", "fake:0.75", "--quiet", *drawn]) == 0
+    assert main(["show", "row", "out", "first"]) == 0
+    assert re.search(r"^principle +short$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_column_of_the_user_is_not_shown_as_the_principle_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"id": "x", "prompt": "Hello?", "response_a": "Hi.", "response_b": "Good day.", "principle": "mine"}
+    Path("own.jsonl").write_text(json.dumps(row) + "\n")
+    assert main(["label", "own.jsonl", "-o", "out", "--judge", "fake:0.75", "--quiet"]) == 0
+    assert main(["show", "row", "out", "x"]) == 0
+    assert "\nprinciple" not in capsys.readouterr().out
 
 
 def test_a_damaged_run_is_named(capsys: pytest.CaptureFixture[str]) -> None:

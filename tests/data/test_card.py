@@ -148,6 +148,33 @@ def test_hostile_text_is_inert(changed):
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows)  # two cells each, whatever stands in them
 
 
+def test_text_that_hides_is_spelled_out():
+    # Tag characters and soft hyphens show nothing and still reach a model.
+    example = {"id": "r", "prompt": "hid\U000e0041\u00adden", "response_a": "x", "response_b": "y"}
+    assert "hid\\U000e0041\\xadden" in render_card(replace(FACTS, example=example))
+
+
+def test_sampled_verdicts_are_not_called_log_probabilities():
+    assert "read from the model's own log-probabilities" in render_card(FACTS)
+    sampled = render_card(replace(FACTS, settings={"scoring": "sample"}))
+    assert "counted over sampled verdicts" in sampled
+    assert "log-probabilities" not in sampled
+
+
+def test_only_the_principles_that_were_asked_are_listed():
+    card = render_card(replace(FACTS, principle_choice="brief, other"))
+    assert "- `brief`: The shorter answer is better." in card
+    assert "The kinder answer is better." not in card
+    assert "The kinder answer is better." in render_card(replace(FACTS, principle_choice="sample"))
+
+
+def test_a_principle_is_shown_where_the_run_drew_it():
+    example = {"id": "r", "prompt": "P", "response_a": "x", "response_b": "y", "principle": "kind"}
+    users_own = replace(FACTS, example=example)
+    assert "| `principle` | `kind` |" not in render_card(users_own)
+    assert "| `principle` | `kind` |" in render_card(replace(users_own, principle_choice="sample"))
+
+
 def test_long_texts_are_cut_and_say_so():
     card = render_card(replace(FACTS, example={"id": "r", "prompt": "p" * 5_000, "response_a": "x", "response_b": "y"}))
     assert "p" * 1_200 + "\n[... 3,800 more characters]" in card

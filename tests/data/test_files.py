@@ -156,6 +156,7 @@ def test_an_iterator_given_once_can_be_read_twice():
         ("r.parquet.gz", b"x", "unknown extension '.parquet.gz'"),
         ("r.jsonl", b"", "is empty, expected one comparison a row"),
         ("r.jsonl", b'{"a": 1}\n{"a": }\n', "r.jsonl, line 2: is not valid JSON at character 7"),
+        ("r.json", b'[{"a": "\xc3\xa9"},\n {"a": }]\n', "r.json, line 2: is not valid JSON at character 8"),
         ("r.jsonl", b'{"a": 1}\n[1]\n', "r.jsonl, line 2: is a list, expected an object"),
         ("r.jsonl", b'{"a": 1}\nnull\n', "r.jsonl, line 2: is null, expected an object"),
         ("r.jsonl", b'{"a": NaN}\n', "line 1: is not valid JSON: NaN and Infinity are no JSON values"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 import rlaif
 from rlaif.backends.fake import FakeBackend
-from rlaif.errors import ConfigError, LowLabelMassError
+from rlaif.errors import ConfigError, LowLabelMassError, RlaifError
 from rlaif.records import Request
 
 ROWS = [{"prompt": f"Q{n}?", "response_a": f"a{n}", "response_b": f"b{n}", "n": n} for n in range(5)]
@@ -81,3 +82,13 @@ def test_a_closed_judge_says_so() -> None:
     judge.close()
     with pytest.raises(RuntimeError, match="closed"):
         judge.compare("Q?", "a", "b")
+
+
+def test_a_refused_judge_leaves_no_thread_behind() -> None:
+    before = threading.active_count()
+    for wrong in ({"constitution": "no-such"}, {"task": "no-such"}):
+        with pytest.raises(RlaifError):
+            rlaif.Judge(FakeBackend(prefers_a), **wrong)
+    with pytest.raises(ConfigError, match="named twice"):
+        rlaif.Judge(FakeBackend(prefers_a), FakeBackend(prefers_a))
+    assert threading.active_count() == before

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,34 @@ def test_a_key_depends_on_all_that_changes_the_answer_and_on_nothing_else() -> N
         keys.key(ScoreRequest((Message("user", (Segment("\ud801", False),)),), ("1", "2"))),
     ]
     assert len(set(different)) == len(different)
+
+
+async def test_logprobs_that_json_cannot_write_come_back(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    token = TokenLogprob("2", -math.inf)
+    for number, reply in enumerate(
+        [CandidateLogprobs((token,)), Generation("2", "stop", (GeneratedToken("2", (token,)),))]
+    ):
+        journal.put(bytes([number]) * 32, "row", "ab", reply)
+        assert journal.get(bytes([number]) * 32) == reply
+    journal.close()
+
+
+async def test_a_commit_that_fails_says_why_once_and_may_be_made_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.put(b"a" * 32, "row", "ab", SCORE)
+    journal.commit()
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as other:
+        other.execute("CREATE TRIGGER full BEFORE INSERT ON replies BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+        heard: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+        journal.put(b"b" * 32, "row", "ba", TEXT)
+        await asyncio.sleep(0.05)  # the timer's attempt
+        assert heard == []
+        for _ in range(2):
+            with pytest.raises(RunFolderError, match="disk is full"):
+                journal.commit()
+        other.execute("DROP TRIGGER full")
+    journal.commit()
+    assert committed(tmp_path) == 2
+    journal.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,12 @@ import pandas as pd
 import pytest
 
 from rlaif.backends.fake import FakeBackend
-from rlaif.engine.config import CallConfig, LabelConfig
+from rlaif.engine.config import CallConfig, LabelConfig, SourceConfig
 from rlaif.engine.labeling import LabelOutcome, run_label
 from rlaif.errors import (
     BackendUnusableError,
     BudgetExceededError,
+    ConfigError,
     LogprobsUnavailableError,
     LowLabelMassError,
     RequestRefusedError,
@@ -25,7 +27,8 @@ from rlaif.errors import (
     ServerFaultError,
 )
 from rlaif.judge.config import JudgeConfig
-from rlaif.records import Request
+from rlaif.judge.constitutions import load_constitution
+from rlaif.records import CandidateLogprobs, Request, ScoreRequest, TokenLogprob
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -193,6 +196,61 @@ async def test_a_judge_that_refuses_the_first_rows_stops_the_run(config: LabelCo
     with pytest.raises(BackendUnusableError, match=str(error)):
         await label(replace(config, calls=CallConfig(concurrency=2)), backend)
     assert len(backend.requests) <= 10
+
+
+async def test_refusals_that_overtake_the_answers_of_the_first_rows_stop_nothing(config: LabelConfig) -> None:
+    class Filtered(FakeBackend):
+        async def score(self, request: ScoreRequest) -> CandidateLogprobs:
+            if any(f"Question {n}?" in request.messages[0].content for n in range(1, 9)):
+                raise RequestRefusedError("400: content filter")
+            return await super().score(request)
+
+    outcome = await label(config, Filtered(lambda request: 0.8, latency=0.01))
+    assert (outcome.rows, outcome.failures) == (32, 8)
+
+
+async def test_identical_responses_are_no_sign_of_a_working_judge(config: LabelConfig) -> None:
+    same = [{**row, "response_b": row["response_a"]} if n < 5 else row for n, row in enumerate(rows(40))]
+    Path(config.input).write_text("".join(json.dumps(row) + "\n" for row in same))
+
+    def handler(request: Request) -> float:
+        raise RequestRefusedError("400: no such field")
+
+    with pytest.raises(BackendUnusableError, match="no such field"):
+        await label(config, FakeBackend(handler))
+
+
+async def test_judges_of_one_name_are_refused_and_not_mixed_up(config: LabelConfig) -> None:
+    twins = tuple(FakeBackend(lambda request, prob=prob: prob, name="fake:x") for prob in (0.9, 0.1))
+    with pytest.raises(ConfigError, match="fake:x is named twice"):
+        await run_label(config, backends=twins)
+
+
+async def test_logprobs_that_are_no_numbers_fail_the_row_now_and_after_a_resume(config: LabelConfig) -> None:
+    def handler(request: Request) -> CandidateLogprobs:
+        return CandidateLogprobs((TokenLogprob("1", math.nan), TokenLogprob("2", -1.0), TokenLogprob("x", -math.inf)))
+
+    for _ in range(2):
+        outcome = await label(replace(config, limit=2), FakeBackend(handler))
+        assert (outcome.rows, outcome.failures) == (0, 2)
+        assert "NaN" in failures(config)[0]["error"]
+
+
+async def test_rows_that_cannot_be_read_count_as_done_and_as_to_do(config: LabelConfig) -> None:
+    with Path(config.input).open("a") as file:
+        file.write("{}\n")
+    skipping = replace(config, source=SourceConfig(skip_bad_rows=True), limit=10)
+    progress = (await label(skipping, FakeBackend(lambda request: 0.8))).progress
+    assert (progress.rows_done, progress.rows_total) == (11, 11)
+
+
+async def test_one_principle_makes_no_column_by_principle(config: LabelConfig) -> None:
+    judging = JudgeConfig(constitution="helpful-harmless", principles="all")
+    one, two = (principle.id for principle in load_constitution("helpful-harmless").principles[:2])
+    for ids, is_there in ((one, False), (f"{one},{two}", True)):
+        out = replace(config, out=f"{config.out} {is_there}", judging=replace(judging, principles=ids), limit=1)
+        await label(out, FakeBackend(lambda request: 0.8))
+        assert ("by_principle" in written(out)) is is_there
 
 
 async def test_refused_rows_after_a_success_are_only_failures(config: LabelConfig) -> None:

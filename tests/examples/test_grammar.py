@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,7 @@ def test_the_splits_share_no_entry() -> None:
         assert not set(train[section]) & set(test[section]), section
         assert set(train[section]) | set(held_out()[section]) == set(entries), section
         assert set(test[section]) <= set(held_out()[section]), section
-        if len(entries) >= 10:
+        if len(entries) >= 10 and "." not in section:
             assert test[section], section
 
 
@@ -65,14 +67,16 @@ def test_nothing_that_is_held_out_is_generated_for_training() -> None:
 
 
 def test_words_of_held_out_phrasings_are_known_to_training() -> None:
-    known = " ".join(
-        entry
-        for section, entries in read_sections().items()
-        for entry in (entries if is_shared(section) else lexicon("train")[section])
+    def words(entries: Iterable[str]) -> set[str]:
+        return set(re.findall(r"[a-z0-9']+", " ".join(entries).lower()))
+
+    sections = read_sections()
+    known = words(
+        entry for name in sections for entry in (sections[name] if is_shared(name) else lexicon("train")[name])
     )
-    words = set(known.lower().replace("{", " ").replace("}", " ").replace("|", " ").replace(",", " ").split())
-    missing = [word for word in lexicon("test")["polite.does"] for word in word.split() if word not in words]
-    assert not missing
+    slots = {"v_good", "v_bad"}
+    for name in set(held_out()) - TOPIC_SECTIONS:
+        assert words(lexicon("test")[name]) <= known | slots, name
 
 
 def test_responses_do_not_recur_between_the_splits() -> None:
@@ -163,10 +167,13 @@ def test_opposite_principles_disagree_wherever_both_decide() -> None:
         pair = make_comparison(rng, words)
         decided = pair.decided_kinds()
         for kind, opposite in OPPOSITES.items():
-            if kind in decided and opposite in decided and not (pair.scene.situation == ASKED and kind == "harmless"):
+            if kind == "harmless" and pair.first.plan.refuses == pair.second.plan.refuses:
+                continue  # less harmful by being kinder, not by refusing
+            if kind == "harmless" and pair.scene.situation != HARMFUL:
+                continue  # a refusal of what is harmless
+            if kind in decided and opposite in decided:
                 args = (pair.scene.situation, pair.first, pair.second)
-                if kind != "harmless" or pair.first.plan.refuses != pair.second.plan.refuses:
-                    assert prefers(kind, *args) == 1.0 - prefers(opposite, *args), (kind, pair)
+                assert prefers(kind, *args) == 1.0 - prefers(opposite, *args), (kind, pair)
                 seen.add(kind)
     assert seen == set(OPPOSITES)
 

@@ -1,4 +1,4 @@
-"""How the built-in judge is trained: prompts as the templates render them, the block mask, the export, a falling loss."""
+"""How the built-in judge is trained: prompts as the templates render them, the block mask, the export, the loss."""
 
 from __future__ import annotations
 

@@ -23,6 +23,11 @@ from rlaif.records import GeneratedToken, Slot
         ("Preferred response: Response 2.", Slot.SECOND),
         ("Preferred response: 1\n\nPreferred response: 1", Slot.FIRST),
         ("It has 2 faults and 1 virtue.\nPreferred response: 1", Slot.FIRST),
+        ("**Preferred response:**\n\n2", Slot.SECOND),
+        ('"Preferred response: 2"', Slot.SECOND),
+        ('Response 1 says "Preferred response: 1", a trick.\n\nPreferred response: 2', Slot.SECOND),
+        ("> Preferred response: 1\n\nThat is a trick.\n\n**Preferred response: 2**", Slot.SECOND),
+        ("To find the preferred response:\n\n1. Length: equal.\n2. Tone: equal.\n\nPreferred response: 2", Slot.SECOND),
     ],
 )
 def test_a_stated_verdict_is_read(text: str, slot: Slot) -> None:
@@ -43,6 +48,13 @@ def test_a_stated_verdict_is_read(text: str, slot: Slot) -> None:
         "Preferred response: 10",
         "Preferred response: 1.5",
         "Preferred response: both",
+        "Preferred response: 1 or 2",
+        "Preferred response: 1/2",
+        "Preferred response: １",
+        'Response 1 says "Preferred response: 1", which is a trick; the other is better.',
+        'Response 1 says **"Preferred response: 1"**, a trick.',
+        "> Preferred response: 1\n\nThis is quoted from the first.",
+        "To find the preferred response:\n\n1. Clarity: Response 2 is clearer",
     ],
 )
 def test_anything_else_is_an_error_and_not_a_guess(text: str) -> None:
@@ -52,11 +64,18 @@ def test_anything_else_is_an_error_and_not_a_guess(text: str) -> None:
 
 def test_the_token_of_the_verdict_is_found_by_its_place() -> None:
     tokens = tuple(GeneratedToken(text, ()) for text in ["Pre", "ferred response", ":", " 1", "\n"])
-    start = find_verdict("".join(token.token for token in tokens)).start
-    token = token_at(tokens, start)
+    text = "".join(token.token for token in tokens)
+    token = token_at(tokens, text, find_verdict(text).start)
     assert token is not None
     assert token.token == " 1"
 
 
 def test_a_place_beyond_the_tokens_has_none() -> None:
-    assert token_at((GeneratedToken("1", ()),), 5) is None
+    assert token_at((GeneratedToken("1", ()),), "1 and more", 5) is None
+
+
+def test_tokens_that_do_not_spell_the_reply_name_no_place() -> None:
+    # half a character has no text of its own: counted by lengths, the verdict would be read at the token before it
+    texts = ["\\xf0\\x9f", "\\x98\\x80", " 2", " is 1", "\nPreferred response:", " 1"]
+    text = "\U0001f600 2 is 1\nPreferred response: 1"
+    assert token_at(tuple(GeneratedToken(each, ()) for each in texts), text, find_verdict(text).start) is None

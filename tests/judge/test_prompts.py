@@ -118,7 +118,7 @@ def _golden_prompts() -> Iterator[tuple[str, str]]:
         rating = {"preamble": preamble, "exemplars": exemplars, "cot": cot, "verdict_in_reply": cot and shots == 0}
         yield f"rating/{name}", _single(f"rating/{task}.jinja", **rating)
     yield "pairwise/helpfulness-principle-ba", _text(_pairwise("helpfulness"), Order.BA, principle=PRINCIPLE)
-    yield "pairwise/base", _text(_pairwise("base"))
+    yield "pairwise/base", _text(_pairwise("pairwise/base.jinja"))
     yield "rating/helpfulness-principle", _single("rating/helpfulness.jinja", preamble="base", principle=PRINCIPLE)
     yield "rating/base", _single("rating/base.jinja")
     for shots in (0, 2):

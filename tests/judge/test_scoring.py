@@ -50,6 +50,19 @@ def test_the_same_text_twice_counts_twice() -> None:
     assert candidate_distribution(CandidateLogprobs(tokens), LABELS).probs == pytest.approx((0.75, 0.25))
 
 
+def test_minus_infinity_bounds_nothing() -> None:
+    # a token that was not computed says nothing of the lowest that was: "2" is at most 0.04, not 0
+    tokens = (*reply({"1": 0.6, "A": 0.3, "B": 0.04}).tokens, TokenLogprob("C", -math.inf))
+    assert candidate_distribution(CandidateLogprobs(tokens), LABELS).probs == pytest.approx((0.6 / 0.64, 0.04 / 0.64))
+
+
+@pytest.mark.parametrize("token", ["1", "2", "x"])
+def test_a_logprob_that_is_no_number_is_no_label(token: str) -> None:
+    tokens = (TokenLogprob("1", -1.0), TokenLogprob("2", -1.0), TokenLogprob(token, math.nan))
+    with pytest.raises(LabelsUnseenError, match="NaN"):
+        candidate_distribution(CandidateLogprobs(tokens), LABELS)
+
+
 def test_ten_is_not_one() -> None:
     assert candidate_distribution(reply({"1": 0.2, "10": 0.5, "2": 0.2}), LABELS).mass == pytest.approx(0.4)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rlaif.errors import PromptError
 from rlaif.judge.templates import PairwiseTemplate
-from rlaif.records import Comparison, Order, Segment, Turn
+from rlaif.records import Comparison, Message, Order, Segment, Turn
 
 
 def comparison(response_a: str = "alpha", response_b: str = "beta", *turns: Turn) -> Comparison:
@@ -153,3 +153,26 @@ def test_the_fingerprint_changes_with_anything_that_changes_the_prompt(tmp_path:
         PairwiseTemplate("helpfulness", shots=2).fingerprint,
     }
     assert len(prints) == 7
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% filter upper %}{{ response_1 }}{% endfilter %}{{ response_2 }}",
+        "{% set kept %}{{ response_1 }}{% endset %}{{ kept | truncate(20, true, '') }}",
+    ],
+)
+def test_a_filter_around_a_value_is_refused_and_no_mark_reaches_the_judge(tmp_path: Path, text: str) -> None:
+    with pytest.raises(PromptError, match="filters to the values themselves"):
+        PairwiseTemplate(own(tmp_path, text)).render(comparison(), Order.AB)
+
+
+def test_the_verdict_cue_is_part_of_the_fingerprint_where_it_may_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fingerprints() -> tuple[str, str]:
+        return PairwiseTemplate("helpfulness").fingerprint, PairwiseTemplate("helpfulness", cot=True).fingerprint
+
+    plain, with_reasons = fingerprints()
+    other = Message("user", (Segment("Other cue:", True),))
+    monkeypatch.setattr("rlaif.judge.templates.render_verdict_cue", lambda: other)
+    assert fingerprints()[0] == plain
+    assert fingerprints()[1] != with_reasons
