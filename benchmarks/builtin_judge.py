@@ -5,10 +5,10 @@
     python benchmarks/builtin_judge.py --model DIR --comparisons 200
 
 Held out means: topics, sentence frames, courtesies, insults, hedges, refusals and requests are in no training text
-(single words of a phrasing are). "known wording" asks in a way that training may have used, "new wording" in frames and phrases
-kept for the test. Accuracy and label mass are of single calls, both orders counted; the swap is consistent where both
-orders name one winner; a label flips where the mean of both orders names another winner under the opposite principle.
-Calls go through the shipped templates and the package's own transformers backend.
+(single words of a phrasing are). "known wording" asks in a way that training may have used, "new wording" in frames and
+phrases kept for the test. Accuracy and label mass are of single calls, both orders counted; the swap is consistent
+where both orders name one winner; a label flips where the mean of both orders names another winner under the opposite
+principle. Calls go through the shipped templates and the package's own transformers backend.
 """
 
 from __future__ import annotations

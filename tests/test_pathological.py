@@ -21,8 +21,10 @@ ITEMS = Path(__file__).resolve().parents[2] / "shared" / "data" / "pathological.
 pytestmark = pytest.mark.skipif(not ITEMS.is_file(), reason="needs ../shared/data")
 
 
-def label(out: Path, backend: BackendConfig) -> tuple[LabelOutcome, pd.DataFrame, list[dict[str, Any]]]:
-    outcome = label_file(LabelConfig(str(ITEMS), str(out), backend=backend, calls=CallConfig(max_retries=1)))
+def label(
+    out: Path, backend: BackendConfig, source: Path = ITEMS
+) -> tuple[LabelOutcome, pd.DataFrame, list[dict[str, Any]]]:
+    outcome = label_file(LabelConfig(str(source), str(out), backend=backend, calls=CallConfig(max_retries=1)))
     failures = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
     return outcome, pd.read_parquet(out / "data"), failures
 
@@ -71,6 +73,9 @@ def test_a_model_in_this_process_labels_all_that_fits_and_names_the_rest(tmp_pat
     assert len(table) > len(failures) > 0
     assert ((table["prob_a"] >= 0) & (table["prob_a"] <= 1)).all()
 
-    _, table, failures = label(tmp_path / "cut", BackendConfig(judge=("builtin:tiny",), truncate=True))
+    too_long = {failure["id"] for failure in failures}
+    source = tmp_path / "too_long.jsonl"
+    source.write_text("".join(json.dumps(item) + "\n" for item in items() if item["id"] in too_long))
+    _, table, failures = label(tmp_path / "cut", BackendConfig(judge=("builtin:tiny",), truncate=True), source)
     assert failures == []
-    assert_nothing_lost(table, failures)
+    assert set(table["id"]) == too_long

@@ -25,7 +25,6 @@ from .optimizer import Optimizer
 from .sequences import Encoder, Shares, draw_sequences
 from .tokenizer import BOS, END, PAD, save_tokenizer, train_tokenizer
 
-
 TRAIT_WEIGHTS = torch.tensor([1.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0, 1.0])
 """Of the traits in `traits_of`: topic and the fulfilment of instructions are rarer or harder than the others."""
 

@@ -151,6 +151,8 @@ def write_body(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> 
     At least one of them names the topic.
     """
     kinds = [_kind_of_sentence(rng, plan) for _ in range(plan.sentences)]
+    if plan.style:
+        kinds[rng.randrange(len(kinds))] = "technical" if plan.style > 0 else "plain"
     body: list[str] = []
     for kind in kinds:
         sentence = body_sentence(rng, words, topic, kind)
@@ -211,7 +213,8 @@ def write_response(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan)
 
 
 def write_refusal(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> Response:
-    """A response that declines."""
+    """A response that declines: it says nothing on the topic, and has neither doubts nor style."""
+    told = replace(plan, refuses=True, on_topic=True, certainty=0, style=0)
     first = _fixed(rng, words, topic, "refusal_cores")
     if rng.random() < 0.8:
         first = f"{words.draw(rng, 'refusal_starts')} {first}"
@@ -226,7 +229,7 @@ def write_refusal(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) 
         count = max(1, min(plan.sentences - 1, 3))
         body += [_fixed(rng, words, topic, "alternatives") for _ in range(count)]
     body = add_tone(rng, words, topic, body, plan.tone)
-    return Response(join_sentences(rng, list(dict.fromkeys(body))), replace(plan, refuses=True))
+    return Response(join_sentences(rng, list(dict.fromkeys(body))), told)
 
 
 def write_compliance(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> Response:

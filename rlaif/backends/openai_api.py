@@ -83,7 +83,7 @@ class OpenAIBackend:
         on_notice: Told of each thing learnt about the server; by default it is logged as a warning.
 
     Raises:
-        ConfigError: An address or the key cannot be used, or api.openai.com is asked without a key.
+        ConfigError: An address or the key cannot be used.
     """
 
     def __init__(
@@ -107,10 +107,6 @@ class OpenAIBackend:
         addresses = base_urls or (os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL,)
         self._replicas = [_Replica(address, _PATHS[endpoint]) for address in addresses]
         self._key = _checked_key(api_key if api_key is not None else os.environ.get("OPENAI_API_KEY", ""))
-        if not self._key and any(replica.url.host == "api.openai.com" for replica in self._replicas):
-            raise ConfigError(
-                "api.openai.com needs a key: set OPENAI_API_KEY, or give --base-url for a server without one"
-            )
         self._asked_top_logprobs = self._top_logprobs = top_logprobs
         self._tokens_field = "max_tokens"
         self._extra_body = dict(extra_body or {})
@@ -281,6 +277,10 @@ class OpenAIBackend:
     def _open_session(self) -> ClientSession:
         import aiohttp
 
+        if not self._key and any(replica.url.host == "api.openai.com" for replica in self._replicas):
+            raise BackendUnusableError(  # here, and not earlier: a dry run needs no key
+                "api.openai.com needs a key: set OPENAI_API_KEY, or give --base-url for a server without one"
+            )
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -277,7 +278,7 @@ def _write_run_json(run: _Run, status: str) -> None:
         {
             "command": "label",
             "status": status,
-            "config": dataclasses.asdict(run.config),
+            "config": _public_config(run.config),
             "decisive": run.decisive,
             "judges": [
                 {
@@ -300,7 +301,7 @@ def _write_run_json(run: _Run, status: str) -> None:
             "seconds": round(progress.seconds, 3),
             "seconds_total": round(_earlier_seconds(run) + progress.seconds, 3),
             "started_at": run.started_at,
-            "repeat": run.command,
+            "repeat": without_queries(run.command),
             "versions": versions(),
         }
     )
@@ -334,7 +335,7 @@ def _card_facts(run: _Run, row: Mapping[str, Any] | None) -> CardFacts:
         completion_tokens=progress.usage.completion_tokens,
         cost_usd=progress.cost,
         seconds=_earlier_seconds(run) + progress.seconds,
-        command=run.command,
+        command=without_queries(run.command),
         version=versions()["rlaif"],
         example=row,
         columns=tuple(row) if row else (),
@@ -343,3 +344,18 @@ def _card_facts(run: _Run, row: Mapping[str, Any] | None) -> CardFacts:
 
 def _earlier_seconds(run: _Run) -> float:
     return float(run.earlier.get("seconds_total", 0.0)) if run.earlier else 0.0
+
+
+def _public_config(config: LabelConfig) -> dict[str, Any]:
+    public = dataclasses.asdict(config)
+    public["backend"]["base_url"] = [without_queries(url) for url in config.backend.base_url]
+    return public
+
+
+def without_queries(text: str) -> str:
+    """A text whose web addresses end before their "?": some servers take their key there.
+
+    >>> without_queries("rlaif label x --base-url 'http://host/v1?api-key=secret' -o y")
+    "rlaif label x --base-url 'http://host/v1' -o y"
+    """
+    return re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)

@@ -14,6 +14,7 @@ from rlaif.errors import (
     BudgetExceededError,
     ConfigError,
     LogprobsUnavailableError,
+    PromptError,
     RequestRefusedError,
     RlaifError,
     RunFolderError,
@@ -103,6 +104,8 @@ class RowLabeler:
         results = await asyncio.gather(
             *(self._read(judging, comparison, call) for judging, call in calls), return_exceptions=True
         )
+        if stopping := next((result for result in results if isinstance(result, STOPPING_ERRORS)), None):
+            raise stopping
         readings: dict[str, dict[Call, Reading]] = {judging.name: {} for judging in self._panel}
         for (judging, call), result in zip(calls, results, strict=True):
             if isinstance(result, BaseException):
@@ -131,7 +134,10 @@ class RowLabeler:
     def _stop_if_hopeless(self, error: RlaifError, *, is_first: bool) -> None:
         """Raise when the failures so far show that no other row will succeed."""
         if not self._has_succeeded:
-            self._failed_first += is_first and isinstance(error, TransientBackendError | RequestRefusedError)
+            hopeless = TransientBackendError | RequestRefusedError | PromptError
+            self._failed_first += is_first and isinstance(error, hopeless)
+            if isinstance(error, PromptError) and self._failed_first >= FAILED_FIRST_ROWS_THAT_STOP:
+                raise error  # the template is at fault, not the judge
             if isinstance(error, LogprobsUnavailableError) or self._failed_first >= FAILED_FIRST_ROWS_THAT_STOP:
                 raise BackendUnusableError(f"nothing has succeeded, stopped: {error}") from error
         self._lost_in_a_row = self._lost_in_a_row + 1 if isinstance(error, TransientBackendError) else 0

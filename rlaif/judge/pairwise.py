@@ -150,11 +150,21 @@ class PairwiseJudge:
         reply = yield self._sample_request(comparison, call, messages, max_tokens, self.config.temperature)
         assert isinstance(reply, Generation)
         try:
-            verdict = find_verdict(reply.text)
+            verdict = self._verdict_of(reply)
         except UnreadableVerdictError:
             return Reading(None, rationale=reply.text if self.config.cot else None)
         rationale = _before(reply.text, verdict) if self.config.cot else None
         return Reading(1.0 if verdict.slot is Slot.FIRST else 0.0, rationale=rationale)
+
+    def _verdict_of(self, sampled: Generation) -> StatedVerdict:
+        if self.config.cot:
+            if sampled.finish_reason == "length":
+                raise UnreadableVerdictError("the reply was cut short before its verdict; raise --max-tokens")
+            return find_verdict(sampled.text)
+        try:
+            return find_verdict(sampled.text.strip().partition("\n")[0])  # "2", and then the reasons nobody asked for
+        except UnreadableVerdictError:
+            return find_verdict(sampled.text)
 
     def _ask_with_reasons(self, comparison: Comparison, call: Call, messages: tuple[Message, ...]) -> Ask:
         """Reasons, then the verdict: from the reply's own tokens where they can be read, else in a second call."""
@@ -162,7 +172,7 @@ class PairwiseJudge:
         reply = yield self._sample_request(comparison, call, messages, self.config.max_tokens, temperature)
         assert isinstance(reply, Generation)
         rationale = reply.text.strip()
-        if self._verdict_in_reply:
+        if self._verdict_in_reply and reply.finish_reason != "length":  # cut short, it has not come to its verdict
             try:
                 verdict = find_verdict(reply.text)
             except UnreadableVerdictError:

@@ -749,9 +749,12 @@ async def test_a_query_in_the_address_stays_and_is_not_shown() -> None:
     assert "api-version" not in str(caught.value)
 
 
-def test_openai_itself_needs_a_key() -> None:
-    with pytest.raises(ConfigError, match="set OPENAI_API_KEY"):
-        OpenAIBackend("gpt-4.1-mini")
+async def test_openai_itself_needs_a_key_once_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    backend = OpenAIBackend("gpt-4.1-mini")  # as a dry run does
+    with pytest.raises(BackendUnusableError, match="set OPENAI_API_KEY"):
+        await backend.score(question())
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http://", "http://[::1/v1", "v1", ""])

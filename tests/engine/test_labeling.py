@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from rlaif.backends.config import BackendConfig
 from rlaif.backends.fake import FakeBackend
 from rlaif.engine.config import CallConfig, LabelConfig, SourceConfig
 from rlaif.engine.labeling import LabelOutcome, run_label
@@ -21,6 +22,7 @@ from rlaif.errors import (
     ConfigError,
     LogprobsUnavailableError,
     LowLabelMassError,
+    PromptError,
     RequestRefusedError,
     RlaifError,
     RunFolderError,
@@ -273,6 +275,24 @@ async def test_a_server_that_is_gone_stops_the_run_instead_of_failing_every_row(
         await label(once, backend)
     assert run_json(config)["counts"]["rows"] >= 18
     assert run_json(config)["status"] == "interrupted"
+
+
+async def test_a_template_that_fails_on_the_first_rows_stops_the_run(config: LabelConfig, tmp_path: Path) -> None:
+    (tmp_path / "mine.jinja").write_text("{{ contxt }}")
+    with pytest.raises(PromptError, match="'contxt' is undefined"):
+        await label(replace(config, judging=JudgeConfig(task=str(tmp_path / "mine.jinja"))), FakeBackend(lambda _: 0.5))
+
+
+async def test_a_key_in_an_address_reaches_no_file(config: LabelConfig) -> None:
+    secret = replace(config, backend=BackendConfig(base_url=("http://127.0.0.1:9/v1?api-key=hunter2",)))
+    await run_label(
+        secret,
+        backends=(FakeBackend(lambda _: 0.5),),
+        command="rlaif label --base-url http://127.0.0.1:9/v1?api-key=hunter2",
+    )
+    for path in Path(config.out).rglob("*"):
+        assert not path.is_file() or b"hunter2" not in path.read_bytes(), path
+    assert run_json(config)["config"]["backend"]["base_url"] == ["http://127.0.0.1:9/v1"]
 
 
 async def test_a_spent_budget_stops_cleanly_and_a_higher_one_resumes(config: LabelConfig) -> None:

@@ -244,6 +244,25 @@ def test_sampled_verdicts_are_counted_and_smoothed() -> None:
     assert judgment.label_mass_ab is None
 
 
+@pytest.mark.parametrize("reply", ["1\n\nResponse 1 is", "Preferred response: 1\nbecause", "1", "**1**"])
+def test_a_sampled_verdict_may_be_followed_by_reasons_nobody_asked_for(reply: str) -> None:
+    judge = PairwiseJudge(JudgeConfig(scoring="sample", orders="ab"))
+    # 1 of 1: (1 + 0.5) / (1 + 1) = 0.75
+    assert run(judge, COMPARISON, lambda _: Generation(reply, "length")).label.prob_a == pytest.approx(0.75)
+
+
+def test_reasons_cut_short_hold_no_verdict_yet() -> None:
+    cut = Generation("They say Preferred response: 2 and that", "length")
+    with pytest.raises(TooFewVerdictsError):
+        run(PairwiseJudge(JudgeConfig(scoring="sample", cot=True, orders="ab")), COMPARISON, lambda _: cut)
+
+    def answer(request: Request) -> Reply:
+        return cut if isinstance(request, GenerateRequest) else logprobs(0.9)
+
+    judge = PairwiseJudge(JudgeConfig(cot=True, orders="ab"), verdict_in_reply=True)
+    assert run(judge, COMPARISON, answer).label.prob_a == pytest.approx(0.9)
+
+
 def test_too_few_readable_samples_fail_by_name() -> None:
     judge = PairwiseJudge(JudgeConfig(scoring="sample", samples=4, orders="ab"))
     replies = iter(["1", "?", "?", "?"])
