@@ -126,7 +126,7 @@ def summary(outcome: LabelOutcome, config: LabelConfig) -> str:
         ("tokens", f"{usage.prompt_tokens:,} in, {usage.completion_tokens:,} out"),
         *([("cost", money(progress.cost))] if progress.cost is not None else []),
         *statistics_lines(outcome.statistics.as_json()),
-        ("dataset", f"{folder}/data (datasets.load_dataset({folder!r}))"),
+        ("dataset", f"{folder}/data (datasets.load_dataset({folder!r}))" if outcome.rows else "no row was labeled"),
         ("about it", f"{folder}/README.md"),
     ]
     if any(map(is_demonstration, config.backend.judge)):

@@ -188,6 +188,7 @@ async def _label_rows(run: _Run, journal: Journal) -> LabelOutcome:
                 comparisons_of(run.config, run.source, run.summary), work, emit, width=width, ahead=width + ROWS_AHEAD
             )
         except BaseException:
+            run.listener.on_progress(run.progress())
             _write_run_json(run, "interrupted")
             run.folder.write_failures(run.failures)
             raise
