@@ -152,7 +152,7 @@ def measure_streaming(folder: Path, source: Path, port: int, arguments: argparse
 def rate_between(seen: list[tuple[float, int]], low: float, high: float) -> float:
     """Calls/s while the count went from `low` to `high`, from samples of (seconds, count)."""
     begin = max((sample for sample in seen if sample[1] <= low), key=lambda sample: sample[0])
-    end = min((sample for sample in seen if sample[1] >= high), key=lambda sample: sample[0])
+    end = next((sample for sample in seen if sample[1] >= high), seen[-1])  # the last calls may fall between samples
     return (end[1] - begin[1]) / (end[0] - begin[0])
 
 
