@@ -48,13 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 shows what it can
     try:
-        code = _dispatch(arguments)
+        try:
+            code = _dispatch(arguments)
+        except SystemExit as stop:  # argparse has printed a help text
+            code = stop.code if isinstance(stop.code, int) else EXIT_DONE
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader (head, less) has what it wanted. Python flushes stdout once more at exit: let that find nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except SystemExit as stop:  # argparse has printed a help text
-        return stop.code if isinstance(stop.code, int) else EXIT_DONE
     except KeyboardInterrupt:
         say("interrupted")
         return EXIT_INTERRUPTED
