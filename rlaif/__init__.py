@@ -2,6 +2,7 @@
 
     judge = rlaif.Judge("openai:gpt-4.1-mini", task="helpfulness", constitution="helpful-harmless")
     judge.compare(prompt, response_a, response_b).prob_a
+    judge.rate(prompt, response).reward
     dataset = rlaif.label(rows, judge, out="runs/first")
 
 Nothing heavy is imported until it is used.
@@ -12,12 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlaif.engine.client import Judge, label
+    from rlaif.engine.client import Judge, label, rate
     from rlaif.errors import RlaifError
 
-__all__ = ["Judge", "RlaifError", "__version__", "label"]
+__all__ = ["Judge", "RlaifError", "__version__", "label", "rate"]
 
-_HOMES = {"Judge": "rlaif.engine.client", "label": "rlaif.engine.client", "RlaifError": "rlaif.errors"}
+_CLIENT = "rlaif.engine.client"
+_HOMES = {"Judge": _CLIENT, "label": _CLIENT, "rate": _CLIENT, "RlaifError": "rlaif.errors"}
 
 
 def __getattr__(name: str) -> Any:

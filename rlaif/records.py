@@ -1,10 +1,12 @@
 """The plain values that travel between modules: frozen, no behaviour beyond what they hold, no imports but errors.
 
-A comparison walks: Comparison -> (rendered) ScoreRequest -> CandidateLogprobs -> Judgment -> row of the dataset.
+A comparison walks: Comparison -> (rendered) ScoreRequest -> CandidateLogprobs -> Judgment -> row of the dataset; a
+response to be rated: Candidates -> ScoreRequest -> CandidateLogprobs -> Rating -> row.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
@@ -74,6 +76,27 @@ class Comparison:
         if order is Order.AB:
             return self.response_a, self.response_b
         return self.response_b, self.response_a
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """A prompt with the responses that are rated.
+
+    Attributes:
+        id: Unique in its input.
+        prompt: The conversation so far; a plain string prompt is one user turn.
+        responses: At least one; the empty string is valid.
+        is_single: Whether the input is a row of `prompt` and `response`, and not one of `responses`.
+        extra: The input's other columns, kept through to the output.
+        is_conversational: Whether the input gave the prompt as a message list.
+    """
+
+    id: str
+    prompt: tuple[Turn, ...]
+    responses: tuple[str, ...]
+    is_single: bool = True
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    is_conversational: bool = False
 
 
 class Segment(NamedTuple):
@@ -235,6 +258,8 @@ class Judgment:
         rationale_ab, rationale_ba: Chain of thought, where asked for (of the first sample, principle and judge).
         by_principle, by_judge: Each one's own label, when there are several.
         sampled_principle: The principle drawn for this row under `--principles sample`.
+        missing_judges: Judges of the panel that failed, under `--allow-partial-panel`.
+        unreadable_samples: Samples that state no verdict, under `--scoring sample`.
         calls: Judge calls behind the label; 0 for identical responses.
     """
 
@@ -247,6 +272,8 @@ class Judgment:
     by_principle: tuple[NamedLabel, ...] = ()
     by_judge: tuple[NamedLabel, ...] = ()
     sampled_principle: str | None = None
+    missing_judges: tuple[str, ...] = ()
+    unreadable_samples: int = 0
     calls: int = 0
 
     @property
@@ -263,6 +290,70 @@ class Judgment:
     def prob_a_ba(self) -> float | None:
         """P(A preferred) with B shown first; None when not asked."""
         return self.label.prob_a_ba
+
+
+RATING_LABELS = tuple(str(score) for score in range(1, 11))
+"""The scores a rating prompt asks for, "1" to "10", as the judge writes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRating:
+    """The distribution over the ten scores under one principle, or of one judge."""
+
+    name: str
+    probs: tuple[float, ...]
+
+    @property
+    def rating(self) -> float:
+        """Expectation, in [1, 10]."""
+        return _expectation(self.probs)
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """What the judge made of one response.
+
+    Attributes:
+        probs: Probability of each score 1..10, after samples, principles and judges are averaged; sums to 1.
+        label_mass: Share of the next-token probability on the ten scores, mean over the calls; None where no
+            log-probability was read.
+        is_bounded: Whether a score's mass was bounded rather than seen in any call.
+        rationale: Chain of thought, where asked for (of the first sample, principle and judge).
+        by_principle, by_judge: Each one's own distribution, when there are several.
+        sampled_principle: The principle drawn for this row under `--principles sample`.
+        missing_judges: Judges of the panel that failed, under `--allow-partial-panel`.
+        unreadable_samples: Samples that state no rating, under `--scoring sample`.
+        calls: Judge calls behind the rating.
+    """
+
+    probs: tuple[float, ...]
+    label_mass: float | None = None
+    is_bounded: bool = False
+    rationale: str | None = None
+    by_principle: tuple[NamedRating, ...] = ()
+    by_judge: tuple[NamedRating, ...] = ()
+    sampled_principle: str | None = None
+    missing_judges: tuple[str, ...] = ()
+    unreadable_samples: int = 0
+    calls: int = 0
+
+    @property
+    def rating(self) -> float:
+        """Expectation over the ten scores, in [1, 10]."""
+        return _expectation(self.probs)
+
+    @property
+    def reward(self) -> float:
+        """(rating - 5.5) / 4.5, in [-1, 1]: 0 for a judge that finds all scores equally likely.
+
+        Source: Lee et al., RLAIF, arXiv:2309.00267, section 2.2.2; it gives no formula for the map, this is ours.
+        """
+        return (self.rating - 5.5) / 4.5
+
+
+def _expectation(probs: tuple[float, ...]) -> float:
+    # Rounding must not carry a certain judge past the ends of the scale.
+    return min(10.0, max(1.0, math.fsum(score * prob for score, prob in enumerate(probs, 1))))
 
 
 @dataclass(frozen=True, slots=True)

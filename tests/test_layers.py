@@ -17,8 +17,9 @@ LAYERS = {
     "records": 2, "tokens": 2, "options": 2, "config": 2, "randomness": 2, "assets": 2, "visibility": 2,
     "judge": 3, "backends": 3, "data": 3, "auditing": 3, "train": 3,
     "engine": 4,
-    "cli": 5,
-    "__main__": 6,
+    "serving": 5, "rewards": 5,
+    "cli": 6,
+    "__main__": 7,
 }  # fmt: skip
 """The layer of each folder and each module at the top."""
 

@@ -26,11 +26,15 @@ _ASCII = "".join(chr(code) for code in range(33, 127))
 
 
 def byte_level_tokenizer(
-    chat_template: str | None = CHAT_TEMPLATE, *, adds_bos: bool = False
+    chat_template: str | None = CHAT_TEMPLATE, *, adds_bos: bool = False, has_ten: bool = False
 ) -> PreTrainedTokenizerFast:
-    """Byte-level BPE as in GPT-2 and Llama 3, with the markers of a prompt as special tokens."""
+    """Byte-level BPE as in GPT-2 and Llama 3, with the markers of a prompt as special tokens.
+
+    `has_ten`: "10" is one token (as in Llama 3) and not two (as in Qwen).
+    """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("Ġ", "1"), ("Ġ", "2"), ("Ċ", "1"), ("#", "#"), ("##", "#")]
+    merges += [("1", "0"), ("Ġ", "10")] if has_ten else []
     vocab = {token: index for index, token in enumerate([*letters, *("".join(pair) for pair in merges)])}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -73,7 +77,10 @@ def _finish(tokenizer: Tokenizer, chat_template: str | None, adds_bos: bool) -> 
 
 
 def make_model(kind: str, vocab_size: int, *, context: int = 512, seed: int = 0) -> PreTrainedModel:
-    """A random model with weights large enough that its answers differ: llama, gpt2, qwen2 or qwen2-sliding."""
+    """A random model with weights large enough that its answers differ.
+
+    One of llama, llama-wide (heads of 32, the least that vLLM takes on a CPU), gpt2, qwen2 and qwen2-sliding.
+    """
     torch.manual_seed(seed)
     sizes = {"vocab_size": vocab_size, "hidden_size": 32, "num_attention_heads": 4, "initializer_range": 0.3}
     if kind == "gpt2":
@@ -87,8 +94,8 @@ def make_model(kind: str, vocab_size: int, *, context: int = 512, seed: int = 0)
         "num_key_value_heads": 2,
         "max_position_embeddings": context,
     }
-    if kind == "llama":
-        return LlamaForCausalLM(LlamaConfig(**sizes, **rest))
+    if kind in {"llama", "llama-wide"}:
+        return LlamaForCausalLM(LlamaConfig(**sizes, **rest, head_dim=32 if kind == "llama-wide" else 8))
     slides = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
     return Qwen2ForCausalLM(Qwen2Config(**sizes, **rest, **(slides if kind == "qwen2-sliding" else {})))
 
@@ -100,11 +107,19 @@ def save_model(
     tokenizer: PreTrainedTokenizerFast | None = None,
     context: int = 512,
     eos: list[int] | None = None,
+    likes_digits: bool = False,
 ) -> Path:
-    """A model folder as a user would have it; `eos` as its generation config names them."""
+    """A model folder as a user would have it.
+
+    `eos` as its generation config names them; `likes_digits`: it often answers with digits, 10 among them.
+    """
     tokenizer = tokenizer or byte_level_tokenizer()
     tokenizer.save_pretrained(folder)
-    model = make_model(kind, len(tokenizer), context=context)
+    model = make_model(kind, len(tokenizer), context=context, seed=5 if likes_digits else 0)
+    if likes_digits:
+        digits = [token for name, token in tokenizer.get_vocab().items() if name.lstrip("ĠĊ▁").isdecimal()]
+        with torch.no_grad():
+            model.get_output_embeddings().weight[digits] *= 3.0
     model.generation_config.eos_token_id = eos or tokenizer.eos_token_id
     model.save_pretrained(folder)
     return folder

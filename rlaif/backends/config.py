@@ -8,10 +8,14 @@ from typing import Annotated, Literal
 
 @dataclass(frozen=True)
 class BackendConfig:
-    """Where the judge runs. Only the judge itself, `endpoint`, `dtype` and `truncate` can change an answer."""
+    """Where the judge runs.
+
+    Only the judge itself, `endpoint`, `dtype`, `truncate` and some of `vllm_arg` can change an answer.
+    """
 
     judge: tuple[str, ...] = ("builtin:tiny",)
-    """Judge to ask, BACKEND:MODEL (openai:NAME, hf:PATH_OR_NAME, builtin:tiny); given more than once, a panel."""
+    """Judge to ask, BACKEND:MODEL (openai:NAME, vllm:PATH_OR_NAME, hf:PATH_OR_NAME, builtin:tiny); given more than
+    once, a panel."""
 
     base_url: tuple[str, ...] = ()
     """Address of an OpenAI-compatible server, up to and with /v1; given more than once, replicas of one model."""
@@ -23,13 +27,16 @@ class BackendConfig:
     """Seconds until a call counts as lost and is made again."""
 
     device: str = "auto"
-    """Device of an in-process model: auto, cpu, cuda, cuda:1, mps."""
+    """Device of an hf model: auto, cpu, cuda, cuda:1, mps; vLLM takes the GPUs it sees."""
 
     dtype: str = "auto"
     """Number type of an in-process model: auto (as saved; float32 on a CPU), float32, bfloat16, float16."""
 
     batch_tokens: Annotated[int, "at least 1"] = 16384
-    """Most tokens in one batch of an in-process model."""
+    """Most tokens in one batch of an hf or builtin model; vLLM has max_num_batched_tokens."""
+
+    vllm_arg: tuple[str, ...] = ()
+    """Engine argument of vLLM as KEY=VALUE, such as tensor_parallel_size=2; given more than once, several."""
 
     truncate: bool = False
     """Cut a prompt that does not fit the context in the middle of its longest text, instead of failing the row."""

@@ -7,7 +7,6 @@ runs the model. How a batch runs stands in `model_runs` and `prefix_sharing`.
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import secrets
 import threading
@@ -15,12 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from rlaif.backends.base import Capabilities
 from rlaif.backends.hf_loading import describe, find_model, load_model, stop_ids
+from rlaif.backends.in_process import Call, Collector, PromptFitter, R, deliver, own_copy, resolve
 from rlaif.backends.model_runs import CancelledRunError, Generated, GenerateJob, PaddedRunner, Runner, Scored, ScoreJob
-from rlaif.errors import BackendError, BackendUnusableError, PromptTooLongError
+from rlaif.backends.spelling import Spelling, joined, spelling_of
+from rlaif.errors import BackendError, BackendUnusableError
 from rlaif.records import (
     CandidateLogprobs,
     GenerateRequest,
@@ -29,26 +30,21 @@ from rlaif.records import (
     Reply,
     Request,
     ScoreRequest,
-    TokenLogprob,
     Usage,
 )
-from rlaif.tokens import LabelToken, PromptEncoder, flatten, label_tokens, truncate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _log = logging.getLogger(__name__)
-_R = TypeVar("_R", CandidateLogprobs, Generation)
-_SETTLE_ROUNDS = 8
-"""Turns of the event loop, at most, in which more calls may still join a batch: one task starts another in a few."""
 
 
 @dataclass(eq=False)
-class _Call:
-    request: Request
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
-    ids: list[int] = field(default_factory=list)
+class _Call(Call):
+    jobs: list[ScoreJob] = field(default_factory=list)
+    """What a ScoreRequest takes: the prompt, and the prompt with each token that a label in two tokens begins with."""
+    scored: dict[int, Scored] = field(default_factory=dict)
+    """Place in `jobs` -> result; a batch that is full leaves some for the next one."""
 
 
 class HfBackend:
@@ -88,16 +84,14 @@ class HfBackend:
         self._max_batch_tokens = max_batch_tokens
         self._truncates = truncate
         self._shares_prefixes = shares_prefixes
-        self._encoder = PromptEncoder(self._source.tokenizer)
-        self._label_tokens = lru_cache(64)(self._find_label_tokens)
-        self._waiting: list[_Call] = []
-        self._flush_loop: asyncio.AbstractEventLoop | None = None
+        self._prompts = PromptFitter(self._source.tokenizer, self._name, truncates=truncate)
+        self._spelling = lru_cache(64)(self._find_spelling)
+        self._collector = Collector(_Call, self._hand_over)
         self._handed_over: SimpleQueue[list[_Call] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._is_closed = threading.Event()
         self._loaded: Runner | None = None
         self._load_failure: BackendError | None = None
-        self.truncated_prompts = 0
 
     @property
     def name(self) -> str:
@@ -121,11 +115,11 @@ class HfBackend:
         return self._source.path
 
     async def score(self, request: ScoreRequest) -> CandidateLogprobs:
-        """Exact log-probabilities of every token that spells one of the labels.
+        """Exact log-probabilities of every token that spells one of the labels, and of labels in two tokens ("10").
 
         Raises:
             PromptTooLongError: The prompt does not fit the context.
-            BackendUnusableError: A label is no token of this model, or the model cannot be loaded.
+            BackendUnusableError: A label takes more tokens than two, or the model cannot be loaded.
         """
         return await self._ask(request, CandidateLogprobs)
 
@@ -134,7 +128,7 @@ class HfBackend:
         return await self._ask(request, Generation)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        return sum(len(piece.ids) for piece in self._encoder.encode(messages))
+        return self._prompts.count(messages)
 
     async def aclose(self) -> None:
         """Stop the worker after the score batch or the token it computes now; calls without an answer fail."""
@@ -144,38 +138,18 @@ class HfBackend:
             return
         self._handed_over.put(None)
         await asyncio.to_thread(thread.join)
-        if self.truncated_prompts:
-            count = self.truncated_prompts
-            _log.warning(
-                "%s: %d prompt%s longer than its context of %s tokens and cut in the middle of the longest text",
-                self._name,
-                count,
-                " was" if count == 1 else "s were",
-                self._source.context_tokens,
-            )
+        self._prompts.report(self._source.context_tokens)
 
-    # The event loop's side: collect calls until no more come, then hand them over at once.
+    # The event loop's side.
 
-    async def _ask(self, request: Request, reply_type: type[_R]) -> _R:
+    async def _ask(self, request: Request, reply_type: type[R]) -> R:
         if self._is_closed.is_set():
             raise self._closed()
-        loop = asyncio.get_running_loop()
-        call = _Call(request, loop, loop.create_future())
-        self._waiting.append(call)
-        if self._flush_loop is not loop:
-            self._flush_loop = loop
-            loop.call_soon(self._flush, loop, 0, 0)
-        reply = await call.future
-        assert isinstance(reply, reply_type)
-        return reply
+        return await self._collector.ask(request, reply_type)
 
-    def _flush(self, loop: asyncio.AbstractEventLoop, seen: int, rounds: int) -> None:
-        if len(self._waiting) > seen and rounds < _SETTLE_ROUNDS:
-            loop.call_soon(self._flush, loop, len(self._waiting), rounds + 1)
-            return
-        calls, self._waiting, self._flush_loop = self._waiting, [], None
+    def _hand_over(self, calls: list[_Call]) -> None:
         if self._is_closed.is_set():
-            _resolve([(call, self._closed()) for call in calls])
+            resolve([(call, self._closed()) for call in calls])
             return
         if self._thread is None:
             # A daemon, so that Ctrl-C does not wait for a batch.
@@ -203,7 +177,7 @@ class HfBackend:
 
     def _load(self) -> Runner:
         self._model = load_model(self._source)
-        self._stops = stop_ids(self._model, self._source.tokenizer)
+        self._stops = stop_ids(self._source)
         if self._shares_prefixes:
             from rlaif.backends.prefix_sharing import SharingRunner
             from rlaif.backends.tree_attention import SharingUnsupportedError
@@ -216,35 +190,35 @@ class HfBackend:
 
     def _prepare(self, call: _Call) -> None:
         """Tokenize a call's prompt, and check what can be checked without the model."""
-        pieces = self._encoder.encode(call.request.messages)
-        if isinstance(call.request, ScoreRequest):
-            self._label_tokens(call.request.labels)
+        request = call.request
+        spelling = self._spelling(request.labels) if isinstance(request, ScoreRequest) else None
+        follows = spelling is None or bool(spelling.splits)  # a token after the prompt has to fit as well
         context = self._source.context_tokens
-        length = sum(len(piece.ids) for piece in pieces)
-        limit = None if context is None else context - isinstance(call.request, GenerateRequest)
-        if limit is not None and length > limit:
-            if not self._truncates:
-                raise PromptTooLongError(
-                    f"the prompt has {length} tokens and {self._name} takes {limit}; use fewer --shots or a shorter "
-                    "preamble, or --truncate, which cuts the middle of the longest text"
-                )
-            pieces = truncate(pieces, limit)
-            self.truncated_prompts += 1
-        call.ids = flatten(pieces)
-        if not call.ids:
-            raise PromptTooLongError("the prompt is empty; expected at least one token")
+        call.ids = self._prompts.fit(request.messages, None if context is None else context - follows)
+        if spelling is not None:
+            halves = [(head.id, split.tail_ids) for split in spelling.splits for head in split.heads]
+            call.jobs = [ScoreJob(call.ids, tuple(token.id for token in spelling.tokens))]
+            call.jobs += [ScoreJob([*call.ids, head], tail_ids) for head, tail_ids in halves]
 
     def _answer(self, calls: Sequence[_Call]) -> dict[int, Reply]:
-        """Answer as many of the calls, the first among them, as fit into a batch: index -> reply."""
+        """Answer as many of the calls, the first among them, as fit into a batch: index -> reply.
+
+        The first is not answered where its own jobs do not fit into one batch; its next batch has fewer left to do.
+        """
         kind = type(calls[0].request)
         rows = [row for row, call in enumerate(calls) if isinstance(call.request, kind)]
-        runner = self._runner
         if kind is ScoreRequest:
-            scored = runner.score([ScoreJob(calls[row].ids, self._wanted(calls[row])) for row in rows])
-            return {rows[at]: self._logprobs(calls[rows[at]], result) for at, result in scored.items()}
+            self._score([calls[row] for row in rows])
+            return {row: self._logprobs(calls[row]) for row in rows if len(calls[row].scored) == len(calls[row].jobs)}
         jobs = [self._generate_job(calls[row]) for row in rows]
-        written = runner.generate(jobs, self._stops, self._is_closed.is_set)
+        written = self._runner.generate(jobs, self._stops, self._is_closed.is_set)
         return {rows[at]: self._text(calls[rows[at]], result) for at, result in written.items()}
+
+    def _score(self, calls: Sequence[_Call]) -> None:
+        left = [(call, place) for call in calls for place in range(len(call.jobs)) if place not in call.scored]
+        for at, scored in self._runner.score([call.jobs[place] for call, place in left]).items():
+            call, place = left[at]
+            call.scored[place] = scored
 
     def _generate_job(self, call: _Call) -> GenerateJob:
         request = call.request
@@ -254,27 +228,20 @@ class HfBackend:
         seed = secrets.randbits(64) if request.seed is None else request.seed
         return GenerateJob(call.ids, room, request.temperature, seed)
 
-    def _find_label_tokens(self, labels: tuple[str, ...]) -> tuple[LabelToken, ...]:
-        found = label_tokens(self._source.tokenizer, labels)
-        missing = [label for label, tokens in found.items() if not tokens]
-        if missing:
-            raise BackendUnusableError(
-                f"{self._name} has no single token for the label {', '.join(map(repr, missing))}; "
-                "expected a model whose vocabulary holds each label"
-            )
-        return tuple(token for label in labels for token in found[label])
+    def _find_spelling(self, labels: tuple[str, ...]) -> Spelling:
+        return spelling_of(self._source.tokenizer, labels, self._name)
 
-    def _wanted(self, call: _Call) -> tuple[int, ...]:
+    def _logprobs(self, call: _Call) -> CandidateLogprobs:
         assert isinstance(call.request, ScoreRequest)
-        return tuple(token.id for token in self._label_tokens(call.request.labels))
-
-    def _logprobs(self, call: _Call, scored: Scored) -> CandidateLogprobs:
-        assert isinstance(call.request, ScoreRequest)
-        labels = self._label_tokens(call.request.labels)
-        tokens = tuple(
-            TokenLogprob(label.text, logprob) for label, logprob in zip(labels, scored.logprobs, strict=True)
-        )
-        return CandidateLogprobs(tokens, is_exhaustive=True, usage=Usage(len(call.ids), 0, scored.cached_tokens))
+        spelling = self._spelling(call.request.labels)
+        first = call.scored[0]
+        heads = [head.id for split in spelling.splits for head in split.heads]
+        halves = {
+            head: dict(zip(call.jobs[place].wanted, call.scored[place].logprobs, strict=True))
+            for place, head in enumerate(heads, 1)
+        }
+        tokens = joined(spelling, dict(zip(call.jobs[0].wanted, first.logprobs, strict=True)), halves)
+        return CandidateLogprobs(tokens, is_exhaustive=True, usage=Usage(len(call.ids), 0, first.cached_tokens))
 
     def _text(self, call: _Call, generated: Generated) -> Generation:
         spoken = generated.ids[:-1] if generated.is_stopped else generated.ids
@@ -295,7 +262,7 @@ def _work(backend: HfBackend, handed_over: SimpleQueue[list[_Call] | None]) -> N
                 news.append(handed_over.get())
             if backend._is_closed.is_set():
                 unanswered = backlog + [call for calls in news if calls is not None for call in calls]
-                _deliver([(call, backend._closed()) for call in unanswered])
+                deliver([(call, backend._closed()) for call in unanswered])
                 return
             for calls in news:
                 backlog += _prepared(backend, calls or [])
@@ -307,10 +274,10 @@ def _work(backend: HfBackend, handed_over: SimpleQueue[list[_Call] | None]) -> N
             except CancelledRunError:
                 continue  # to the end, above
             except Exception as error:  # whatever it is, it belongs to those who wait
-                _deliver([(call, _as_backend_error(backend.name, error)) for call in backlog])
+                deliver([(call, _as_backend_error(backend.name, error)) for call in backlog])
                 backlog = []
                 continue
-            _deliver([(backlog[row], reply) for row, reply in replies.items()])
+            deliver([(backlog[row], reply) for row, reply in replies.items()])
             backlog = [call for row, call in enumerate(backlog) if row not in replies]
 
 
@@ -322,7 +289,7 @@ def _prepared(backend: HfBackend, calls: Sequence[_Call]) -> list[_Call]:
             ready.append(call)
         except Exception as error:
             failed.append((call, error))
-    _deliver(failed)
+    deliver(failed)
     return ready
 
 
@@ -333,31 +300,8 @@ def _load_error(name: str, error: Exception) -> BackendError:
 
 
 def _as_backend_error(name: str, error: Exception) -> BackendError:
-    """An error of a call's own: the engine writes into it where it happened."""
     if isinstance(error, BackendError):
-        own = copy.copy(error)
-        own.__cause__ = error.__cause__
-        return own
+        return own_copy(error)
     wrapped = BackendError(f"{name} failed on a batch: {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped
-
-
-def _deliver(answers: Sequence[tuple[_Call, Reply | Exception]]) -> None:
-    """Wake the tasks that wait, one wake-up an event loop."""
-    loops: dict[asyncio.AbstractEventLoop, list[tuple[_Call, Reply | Exception]]] = {}
-    for call, answer in answers:
-        loops.setdefault(call.loop, []).append((call, answer))
-    for loop, its_answers in loops.items():
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_resolve, its_answers)
-
-
-def _resolve(answers: Sequence[tuple[_Call, Reply | Exception]]) -> None:
-    for call, answer in answers:
-        if call.future.done():
-            continue
-        if isinstance(answer, Exception):
-            call.future.set_exception(answer)
-        else:
-            call.future.set_result(answer)

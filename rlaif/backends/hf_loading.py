@@ -53,11 +53,14 @@ class ModelSource:
         return Path(self.path).resolve().name if Path(self.path).is_dir() else self.path
 
 
-def find_model(path_or_name: str, *, device: str, dtype: str, allows_pickle: bool) -> ModelSource:
+def find_model(
+    path_or_name: str, *, backend: str = "hf", device: str, dtype: str, allows_pickle: bool = False
+) -> ModelSource:
     """Read a model's config and tokenizer.
 
     Args:
         path_or_name: A folder, or OWNER/NAME[@REVISION] on the hub.
+        backend: Who asks, for messages.
         device: A torch device, or "auto": cuda, then mps, then cpu.
         dtype: float32, bfloat16, float16, or "auto": as saved, but float32 on a CPU.
         allows_pickle: See `ModelSource`.
@@ -68,13 +71,14 @@ def find_model(path_or_name: str, *, device: str, dtype: str, allows_pickle: boo
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    path, revision = _place(path_or_name)
+    judge = f"{backend}:{path_or_name}"
+    path, revision = _place(path_or_name, judge)
     chosen_device = _device(device)
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except Exception as error:  # transformers, the hub client and tokenizers each raise their own kinds
-        raise _unusable(path_or_name, error) from error
+        raise _unusable(judge, path_or_name, error) from error
     is_local = Path(path).is_dir()
     return ModelSource(
         path=path,
@@ -111,7 +115,7 @@ def load_model(source: ModelSource) -> PreTrainedModel:
         )
         return model.to(source.device).eval()
     except Exception as error:  # as above; CUDA's out of memory too
-        raise _unusable(source.path, error) from error
+        raise _unusable(f"hf:{source.path}", source.path, error) from error
     finally:
         if shows_bar:
             transformers_logging.enable_progress_bar()
@@ -135,22 +139,27 @@ def fingerprint_folder(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
+def stop_ids(source: ModelSource) -> frozenset[int]:
     """Every token that ends an answer: the generation config may name several, the tokenizer one more."""
+    from transformers import GenerationConfig
+
+    try:
+        generation = GenerationConfig.from_pretrained(source.path, revision=source.revision)
+    except (OSError, ValueError):  # a model need not have one
+        generation = None
+    tokenizer = source.tokenizer
     found: set[int] = set()
-    for config in (getattr(model, "generation_config", None), model.config):
+    for config in (generation, source.config, source.config.get_text_config()):
         named = getattr(config, "eos_token_id", None)
         found.update(named if isinstance(named, list | tuple) else [] if named is None else [named])
     return frozenset(found | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()))
 
 
-def _place(path_or_name: str) -> tuple[str, str | None]:
+def _place(path_or_name: str, judge: str) -> tuple[str, str | None]:
     folder = Path(path_or_name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ConfigError(
-                f"judge 'hf:{path_or_name}': the folder has no config.json; expected a transformers model"
-            )
+            raise ConfigError(f"judge {judge!r}: the folder has no config.json; expected a transformers model")
         return str(folder), None
     name, _, revision = path_or_name.partition("@")
     looks_like_path = path_or_name.startswith((".", "~", os.sep)) or name.count("/") > 1 or folder.exists()
@@ -160,7 +169,7 @@ def _place(path_or_name: str) -> tuple[str, str | None]:
     near = difflib.get_close_matches(folder.name, siblings, n=1)
     hint = f" (did you mean {str(folder.parent / near[0])!r}?)" if near else ""
     raise ConfigError(
-        f"judge 'hf:{path_or_name}': there is no such folder{hint}; expected a folder with config.json, "
+        f"judge {judge!r}: there is no such folder{hint}; expected a folder with config.json, "
         "tokenizer.json and safetensors, or OWNER/NAME on the hub"
     )
 
@@ -195,7 +204,7 @@ def _context_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast
     return min(known, default=None)
 
 
-def _unusable(path_or_name: str, error: Exception) -> BackendUnusableError:
+def _unusable(judge: str, path_or_name: str, error: Exception) -> BackendUnusableError:
     reason = _first_line(error)
     if "safetensors" in str(error) and ("no file named" in str(error) or "does not appear to have" in str(error)):
         reason = "it has no safetensors weights, and pickled ones can run code; convert them"
@@ -203,7 +212,7 @@ def _unusable(path_or_name: str, error: Exception) -> BackendUnusableError:
         reason = "it brings its own code, which rlaif does not run; expected an architecture that transformers has"
     elif os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"} and not Path(path_or_name).is_dir():
         reason = f"it is not in the local cache and HF_HUB_OFFLINE forbids to look further ({reason})"
-    return BackendUnusableError(f"judge 'hf:{path_or_name}' cannot be loaded: {reason}")
+    return BackendUnusableError(f"judge {judge!r} cannot be loaded: {reason}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,70 +1,75 @@
-"""`openai:MODEL`: any server that speaks OpenAI's HTTP protocol, through aiohttp.
+"""`openai:MODEL`: any server that speaks OpenAI's HTTP protocol.
 
 The openai package costs 3 to 5 CPU-milliseconds a call, several times everything else a label takes; so the calls are
-made here, and a test holds bodies and replies against that package. What bodies mean stands in `openai_replies.py`.
+made here, and a test holds bodies and replies against that package. What a server can do is learnt from its `/version`
+and `/models` before the first call (`openai_servers.py`), and from what it refuses.
+
+A value must not depend on which reply came first. So how labels are read is settled before the first row where the
+server can tell, and reply by reply where it cannot; nothing that one reply shows changes how another one is read. The
+one exception is a field that the server refuses or ignores: then the very reply that showed it is asked for again.
 """
 
 from __future__ import annotations
 
-import io
+import asyncio
 import logging
-import os
-import time
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-import orjson
-
+from rlaif.backends import openai_servers as servers
 from rlaif.backends.base import Capabilities
-from rlaif.backends.openai_replies import (
-    Endpoint,
+from rlaif.backends.openai_connection import Connection, to_json
+from rlaif.backends.openai_learning import Learner
+from rlaif.backends.openai_refusals import (
     asks_for_max_completion_tokens,
-    error_of_status,
     largest_top_logprobs,
-    missing_logprobs,
-    parse_generation,
-    parse_score,
     refuses_logprobs,
+    refuses_temperature,
+    refuses_token_ids,
     words_of,
 )
+from rlaif.backends.openai_replies import (
+    ChosenLogprobs,
+    Endpoint,
+    Places,
+    missing_logprobs,
+    parse_chosen,
+    parse_generation,
+    parse_places,
+    parse_score,
+)
+from rlaif.backends.openai_servers import LabelPlan
+from rlaif.backends.spelling import NEGLIGIBLE, joined, with_tails
 from rlaif.errors import (
     BackendError,
-    BackendTimeoutError,
     BackendUnusableError,
-    ConfigError,
     LogprobsUnavailableError,
-    MalformedReplyError,
+    PromptTooLongError,
     RequestRefusedError,
-    ServerFaultError,
 )
-from rlaif.records import CandidateLogprobs, GenerateRequest, Generation, Message, ScoreRequest
+from rlaif.records import (
+    CandidateLogprobs,
+    GenerateRequest,
+    Generation,
+    Message,
+    ScoreRequest,
+    Segment,
+    TokenLogprob,
+    Usage,
+)
 
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
-    from yarl import URL
-
-Reply = TypeVar("Reply", CandidateLogprobs, Generation)
-
-DEFAULT_BASE_URL = "https://api.openai.com/v1"
+Reply = TypeVar("Reply", CandidateLogprobs, ChosenLogprobs, Generation, Places)
 
 _PATHS: dict[Endpoint, str] = {"chat": "/chat/completions", "completions": "/completions"}
 
-_KEEP_ALIVE = 4.0
-"""Seconds an idle connection is kept: less than the 5 of uvicorn, so that a call is not written into a closing one."""
-
-_FIRST_REST, _LONGEST_REST = 1.0, 30.0
-"""Seconds that a replica is passed over after it could not be reached: doubled each time in a row, up to the second."""
-
-_OUT_OF_SERVICE = (502, 503)
-"""Statuses of a server that is not there behind its gateway: so quickly refused, it would attract all calls."""
-
-_LARGE_BODY = 2**20
-"""Bytes from which aiohttp wants a body as a file."""
-
-_SHORTEST_SECRET = 8
-"""Characters: anything shorter is a placeholder such as EMPTY, and hiding it would garble messages."""
+_FOR_GOOD = (RequestRefusedError, BackendUnusableError, PromptTooLongError)
 
 _logger = logging.getLogger(__name__)
+
+
+class _IdsRefusedError(Exception):
+    """The server knows nothing of log-probabilities by token id; never leaves this module."""
 
 
 class OpenAIBackend:
@@ -101,20 +106,19 @@ class OpenAIBackend:
     ) -> None:
         self._model = model
         self._endpoint: Endpoint = endpoint
-        self._timeout = timeout
-        self._trust_env = trust_env
-        self._on_notice = on_notice
-        addresses = base_urls or (os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL,)
-        self._replicas = [_Replica(address, _PATHS[endpoint]) for address in addresses]
-        self._key = _checked_key(api_key if api_key is not None else os.environ.get("OPENAI_API_KEY", ""))
+        self._path = _PATHS[endpoint]
+        self._notice = on_notice
+        self._said: set[str] = set()
+        self._connection = Connection(base_urls, api_key, timeout, trust_env)
         self._asked_top_logprobs = self._top_logprobs = top_logprobs
         self._tokens_field = "max_tokens"
+        self._sends_temperature = True
         self._extra_body = dict(extra_body or {})
-        self._score_head = self._make_score_head()
-        self._session: ClientSession | None = None
+        self._learner = Learner(self._connection, model, endpoint, self._extra_body, self._say)
+        self._heads: dict[LabelPlan, bytes] = {}
 
     def __repr__(self) -> str:
-        return f"OpenAIBackend({self._model!r}, base_urls={[replica.shown for replica in self._replicas]})"
+        return f"OpenAIBackend({self._model!r}, base_urls={[replica.shown for replica in self._connection.replicas]})"
 
     @property
     def name(self) -> str:
@@ -132,237 +136,243 @@ class OpenAIBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(has_logprobs=True, has_token_alternatives=True)
+        server = self._learner.server
+        context = server.context_tokens if server else None
+        return Capabilities(has_logprobs=True, has_token_alternatives=True, context_tokens=context)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return (sum(len(message.content) for message in messages) + 3) // 4
 
     async def score(self, request: ScoreRequest) -> CandidateLogprobs:
-        body, where = await self._ask(request.messages, lambda: self._score_head, wants_logprobs=True)
+        plan = self._learner.plans.get(request.labels) or await self._learner.plan(request.labels)
+        if plan.exact is not None:
+            try:
+                return await self._score_exactly(request, plan)
+            except _IdsRefusedError:
+                self._learner.give_up_ids()
+                plan = await self._learner.plan(request.labels)
+        prompt = self._prompt_json(request.messages)
+        body, where = await self._ask(lambda: self._score_head(plan) + prompt + b"}", self._path)
+        if plan.long is not None:
+            places = self._read(body, lambda text: parse_places(text, self._endpoint, where, self._model))
+            return await self._with_long_label(request, plan, places)
         return self._read(body, lambda text: parse_score(text, self._endpoint, where, self._model))
 
     async def generate(self, request: GenerateRequest) -> Generation:
-        def head() -> bytes:
-            return self._head(request.max_tokens, request.temperature, request.seed, request.wants_logprobs)
+        if self._learner.server is None:
+            await self._learner.learn_server()
+        prompt = self._prompt_json(request.messages)
+        wants_logprobs = request.wants_logprobs
 
-        body, where = await self._ask(request.messages, head, wants_logprobs=request.wants_logprobs)
+        def data() -> bytes:
+            head = self._head(request.max_tokens, request.temperature, request.seed, wants_logprobs=wants_logprobs)
+            return head + prompt + b"}"
+
+        body, where = await self._ask(data, self._path, wants_logprobs=wants_logprobs)
         return self._read(body, lambda text: parse_generation(text, self._endpoint, where, request.labels))
 
     async def aclose(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._learner.aclose()
+        await self._connection.aclose()
+
+    # --- labels -------------------------------------------------------------------------------------------------------
+
+    async def _score_exactly(self, request: ScoreRequest, plan: LabelPlan) -> CandidateLogprobs:
+        """Log-probabilities of all tokens that spell a label, by id.
+
+        Raises:
+            _IdsRefusedError: The server does not know how.
+        """
+        spelling = plan.exact
+        assert spelling is not None
+        ids = [token.id for token in spelling.tokens]
+        prompt = self._prompt_json(request.messages)
+        body, where = await self._ask(lambda: self._score_head(plan) + prompt + b"}", self._path)
+        said = self._read(body, lambda text: parse_chosen(text, self._endpoint, where, self._model, ids))
+        if said.logprobs is None or (spelling.splits and said.prompt_ids is None):
+            raise _IdsRefusedError
+        heads = {
+            head.id: split.tail_ids
+            for split in spelling.splits
+            for head in split.heads
+            if math.exp(said.logprobs[head.id]) >= NEGLIGIBLE
+        }
+        replies = await asyncio.gather(
+            *(self._follow_ids([*(said.prompt_ids or ()), head], tail) for head, tail in heads.items())
+        )
+        halves = {head: reply[0] for head, reply in zip(heads, replies, strict=True) if reply is not None}
+        usage = sum((reply[1] for reply in replies if reply is not None), said.usage)
+        is_exhaustive = len(halves) == len(heads)
+        return CandidateLogprobs(joined(spelling, said.logprobs, halves), is_exhaustive, usage, said.text)
+
+    async def _follow_ids(self, prompt: Sequence[int], tail: Sequence[int]) -> tuple[Mapping[int, float], Usage] | None:
+        """Log-probabilities of `tail` tokens after exactly these: no chat template stands between. None if refused."""
+
+        def data() -> bytes:
+            return self._head(1, 0.0, None, "completions", **servers.exact_fields(tail)) + b'"prompt":' + ids + b"}"
+
+        ids = to_json(list(prompt))
+        try:
+            body, where = await self._ask(data, _PATHS["completions"])
+        except _FOR_GOOD as error:
+            self._say_unfollowed(f"refuses to continue a reply ({words_of(error)})")
+            return None
+        said = self._read(body, lambda text: parse_chosen(text, "completions", where, self._model, tail))
+        return None if said.logprobs is None else (said.logprobs, said.usage)
+
+    async def _with_long_label(self, request: ScoreRequest, plan: LabelPlan, places: Places) -> CandidateLogprobs:
+        """What the first tokens say about the labels, with one that takes two tokens taken apart from its beginning."""
+        long = plan.long
+        assert long is not None
+        texts = {place: servers.bare(text) for place, (text, _) in enumerate(places.first)}
+        heads = {
+            place: servers.plain_text(places.first[place].token)
+            for place, text in texts.items()
+            if text == long.head and math.exp(places.first[place].logprob) >= NEGLIGIBLE
+        }
+        if not heads or long.label in texts.values():  # a token of its own: seen
+            return CandidateLogprobs(places.first, False, places.usage, places.text)
+        rests: dict[str, float | None] = {}  # None: not among the likeliest there
+        if places.second is not None:
+            rests[servers.plain_text(places.text)] = _sum_of(places.second, long.rest)
+        usage = places.usage
+        missing = [text for text in dict.fromkeys(heads.values()) if text not in rests]
+        if missing and plan.follows:
+            for text, reply in zip(
+                missing, await asyncio.gather(*(self._follow_text(request, text) for text in missing)), strict=True
+            ):
+                if reply is not None:
+                    rests[text], usage = _sum_of(reply.tokens, long.rest), usage + reply.usage
+        elif missing:
+            self._say_unfollowed("cannot be asked to continue a reply")
+        tails = {place: rest for place, text in heads.items() if (rest := rests.get(text)) is not None}
+        return CandidateLogprobs(with_tails(places.first, tails, long.rest), False, usage, places.text)
+
+    async def _follow_text(self, request: ScoreRequest, start: str) -> CandidateLogprobs | None:
+        """The likeliest tokens after a reply that begins with `start`; None where the server refuses."""
+        fields: Mapping[str, Any] = {}
+        if self._endpoint == "completions":
+            prompt = self._prompt_json(request.messages, start)
+        else:
+            server = await self._learner.learn_server()
+            fields = servers.continuing_fields(server.kind) or {}
+            prompt = self._prompt_json((*request.messages, Message("assistant", (Segment(start, True),))))
+        try:
+            body, where = await self._ask(lambda: self._head(1, 0.0, None, **fields) + prompt + b"}", self._path)
+        except _FOR_GOOD as error:
+            self._say_unfollowed(f"refuses to continue a reply ({words_of(error)})")
+            return None
+        return self._read(body, lambda text: parse_score(text, self._endpoint, where, self._model))
+
+    def _say_unfollowed(self, why: str) -> None:
+        self._say(f"the server {why}: a label of two tokens, such as 10, is bounded where it is not seen")
+
+    def _say(self, words: str) -> None:
+        """A notice, once."""
+        if words not in self._said:
+            self._said.add(words)
+            self._notice(f"{self.name}: {words}")
 
     # --- the request --------------------------------------------------------------------------------------------------
 
-    def _prompt_json(self, messages: Sequence[Message]) -> bytes:
-        """`"messages": [...]` or `"prompt": "..."`, without the braces around."""
+    def _prompt_json(self, messages: Sequence[Message], start: str = "") -> bytes:
+        """`"messages": [...]` or `"prompt": "..."`, without the braces around; `start` begins the reply to a prompt."""
         if self._endpoint == "completions":
-            return b'"prompt":' + _to_json("\n\n".join([message.content for message in messages]))
-        return b'"messages":' + _to_json([{"role": message.role, "content": message.content} for message in messages])
+            return b'"prompt":' + to_json("\n\n".join([message.content for message in messages]) + start)
+        return b'"messages":' + to_json([{"role": message.role, "content": message.content} for message in messages])
 
-    def _make_score_head(self) -> bytes:
-        """What all score requests have in common; a new object each time something was learnt."""
-        return self._head(1, 0.0, None, True)
+    def _score_head(self, plan: LabelPlan) -> bytes:
+        """What all score requests for a set of labels have in common; made anew each time something was learnt."""
+        head = self._heads.get(plan)
+        if head is None:
+            head = self._heads[plan] = self._head(plan.max_tokens, 0.0, None, **plan.fields)
+        return head
 
-    def _head(self, max_tokens: int, temperature: float, seed: int | None, wants_logprobs: bool) -> bytes:
+    def _head(
+        self,
+        max_tokens: int,
+        temperature: float,
+        seed: int | None,
+        endpoint: Endpoint | None = None,
+        *,
+        wants_logprobs: bool = True,
+        **more: Any,
+    ) -> bytes:
         """The body up to the prompt, from the opening brace to a comma."""
-        fields: dict[str, Any] = {
-            "model": self._model,
-            self._tokens_field: max_tokens,
-            "temperature": int(temperature) if temperature == int(temperature) else temperature,
-        }
+        is_chat = (endpoint or self._endpoint) == "chat"
+        fields: dict[str, Any] = {"model": self._model, self._tokens_field if is_chat else "max_tokens": max_tokens}
+        if self._sends_temperature:
+            fields["temperature"] = int(temperature) if temperature == int(temperature) else temperature
         if seed is not None:
             fields["seed"] = seed
-        if wants_logprobs and self._endpoint == "chat":
+        if wants_logprobs and is_chat:
             fields |= {"logprobs": True, "top_logprobs": self._top_logprobs}
         elif wants_logprobs:
             fields["logprobs"] = self._top_logprobs
-        return _to_json(fields | self._extra_body)[:-1] + b","
+        return to_json(fields | more | self._extra_body)[:-1] + b","
 
-    def _may_ask_again(self, error: BackendError, known: bytes, *, wants_logprobs: bool) -> bool:
+    def _may_ask_again(self, error: BackendError, known: object, *, wants_logprobs: bool) -> bool:
         """Whether a refused request may be accepted now, because of what its refusal or another's since then taught.
 
         Args:
             error: The refusal.
-            known: `_score_head` when the request was made.
+            known: `_heads` when the request was made; another one by now if something was learnt since.
             wants_logprobs: Whether the request asked for log-probabilities.
 
         Raises:
             LogprobsUnavailableError: The server gives no log-probabilities for this model.
+            _IdsRefusedError: It gives none by token id.
         """
-        if known is not self._score_head:
-            return True
         words = words_of(error)
+        if refuses_token_ids(words):
+            raise _IdsRefusedError from error
+        if known is not self._heads:
+            return True
         allowed = largest_top_logprobs(words, self._top_logprobs) if wants_logprobs else None
         if self._endpoint == "chat" and self._tokens_field == "max_tokens" and asks_for_max_completion_tokens(words):
             self._tokens_field = "max_completion_tokens"
-            self._on_notice(f"{self.name}: the server wants max_completion_tokens in place of max_tokens; using it")
+            self._say("the server wants max_completion_tokens in place of max_tokens; using it")
         elif allowed is not None:
-            self._on_notice(
-                f"{self.name}: the server allows {allowed} top_logprobs, not {self._top_logprobs}; using {allowed}"
-            )
+            self._say(f"the server allows {allowed} top_logprobs, not {self._top_logprobs}; using {allowed}")
             self._top_logprobs = allowed
+        elif self._sends_temperature and refuses_temperature(words):
+            self._sends_temperature = False
+            self._say(f"the server refuses a temperature, and uses its own ({words})")
         elif wants_logprobs and refuses_logprobs(words):
-            where = self._replicas[0].shown
+            where = self._connection.replicas[0].shown
             raise LogprobsUnavailableError(f"{missing_logprobs(where, self._model)} ({words})") from error
         else:
             return False
-        self._score_head = self._make_score_head()
+        self._heads = {}
         return True
 
     # --- the exchange -------------------------------------------------------------------------------------------------
 
-    async def _ask(
-        self, messages: Sequence[Message], head: Callable[[], bytes], *, wants_logprobs: bool
-    ) -> tuple[bytes, str]:
+    async def _ask(self, data: Callable[[], bytes], path: str, *, wants_logprobs: bool = True) -> tuple[bytes, str]:
         """The body of a good reply and where it came from, after adapting to a server that refuses a field."""
-        prompt = self._prompt_json(messages)
         while True:
-            known = self._score_head
+            known = self._heads
             try:
-                return await self._post(head() + prompt + b"}")
+                return await self._connection.post(path, data())
             except (RequestRefusedError, BackendUnusableError) as error:
                 if not self._may_ask_again(error, known, wants_logprobs=wants_logprobs):
+                    server = self._learner.server
+                    hint = servers.hint_at_models(self._model, server.models) if server else ""
+                    if hint and " answered 404: " in str(error):
+                        raise BackendUnusableError(f"{error}{hint}") from None
                     raise
-
-    async def _post(self, data: bytes) -> tuple[bytes, str]:
-        """One HTTP exchange: the body of a 200 and who sent it, or an error of our tree."""
-        import aiohttp
-
-        replica = self._replicas[0] if len(self._replicas) == 1 else _least_busy(self._replicas, time.monotonic())
-        session = self._session or self._open_session()
-        payload = data if len(data) < _LARGE_BODY else io.BytesIO(data)  # aiohttp warns of large bytes
-        error: BackendError
-        replica.in_flight += 1
-        replica.started += 1
-        try:
-            async with session.post(replica.url, data=payload, allow_redirects=False) as response:
-                body = await response.read()
-                if response.status == 200:
-                    replica.failures_in_row = 0
-                    return body, replica.shown
-                if response.status in _OUT_OF_SERVICE:
-                    replica.rest(time.monotonic())
-                body = self._without_key(body)
-                error = error_of_status(response.status, body, response.headers, replica.shown, time.time())
-        except TimeoutError:
-            error = BackendTimeoutError(f"{replica.shown} did not answer within {self._timeout:g} s")
-        except aiohttp.ClientPayloadError:
-            error = MalformedReplyError(f"{replica.shown} broke off in the middle of an answer")
-        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as fault:
-            error = BackendUnusableError(f"{replica.shown}: no secure connection: {fault}")
-        except (aiohttp.ClientError, OSError) as fault:
-            replica.rest(time.monotonic())
-            error = ServerFaultError(f"{replica.shown}: no answer: {fault or type(fault).__name__}")
-        finally:
-            replica.in_flight -= 1
-        raise error
 
     def _read(self, body: bytes, parse: Callable[[bytes], Reply]) -> Reply:
         try:
             return parse(body)
         except BackendError:
-            cleaned = self._without_key(body)
+            cleaned = self._connection.without_key(body)
             if cleaned == body:
                 raise
         return parse(cleaned)
 
-    def _without_key(self, body: bytes) -> bytes:
-        """A body whose words may be shown: servers have been seen to echo the key they refuse."""
-        if len(self._key) < _SHORTEST_SECRET:
-            return body
-        return body.replace(self._key.encode(), b"[key]")
 
-    def _open_session(self) -> ClientSession:
-        import aiohttp
-
-        if not self._key and any(replica.url.host == "api.openai.com" for replica in self._replicas):
-            raise BackendUnusableError(  # here, and not earlier: a dry run needs no key
-                "api.openai.com needs a key: set OPENAI_API_KEY, or give --base-url for a server without one"
-            )
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        for header, variable in (("OpenAI-Organization", "OPENAI_ORG_ID"), ("OpenAI-Project", "OPENAI_PROJECT_ID")):
-            if value := os.environ.get(variable):
-                headers[header] = value
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),  # the limiter counts, not the pool
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=self._timeout),
-            trust_env=self._trust_env,
-        )
-        return self._session
-
-
-class _Replica:
-    """One server, and what is known of it: `in_flight` calls, calls `started`, connection failures in a row."""
-
-    def __init__(self, base_url: str, path: str) -> None:
-        from yarl import URL
-
-        try:
-            url = URL(base_url.strip())
-            is_usable = url.scheme in ("http", "https") and bool(url.host) and url.port is not None
-        except ValueError:
-            is_usable = False
-        if not is_usable:
-            raise ConfigError(f"base_url: {base_url!r}, expected an address such as http://localhost:8000/v1")
-        if url.user or url.password:
-            raise ConfigError(f"base_url: a name or password for {url.host}; put the key in OPENAI_API_KEY instead")
-        base = url.with_fragment(None).with_path(url.path.rstrip("/"), keep_query=True)
-        self.shown = str(base.with_query(None))
-        self.url: URL = base.with_path(base.path.rstrip("/") + path, keep_query=True)
-        self.in_flight = 0
-        self.started = 0
-        self.failures_in_row = 0
-        self.rests_until = 0.0
-
-    def rest(self, now: float) -> None:
-        """It cannot be reached: pass this replica over for a while, longer each time in a row."""
-        if now < self.rests_until:
-            return  # one fault of the server breaks many connections: count it once
-        self.rests_until = now + min(_LONGEST_REST, _FIRST_REST * 2.0**self.failures_in_row)
-        self.failures_in_row = min(self.failures_in_row + 1, 10)
-
-
-def _least_busy(replicas: Sequence[_Replica], now: float) -> _Replica:
-    """The replica with the fewest calls in flight, then the least used; a failing one only when all fail."""
-    usable = [replica for replica in replicas if replica.rests_until <= now]
-    if not usable:
-        return min(replicas, key=lambda replica: replica.rests_until)
-    return min(usable, key=lambda replica: (replica.in_flight, replica.started))
-
-
-def _checked_key(key: str) -> str:
-    """The key, fit for a header.
-
-    Raises:
-        ConfigError: It holds characters that no key has; the message does not show them.
-    """
-    key = key.strip()
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError(
-            "OPENAI_API_KEY holds line breaks or characters outside ASCII: it was not copied whole or alone"
-        )
-    return key
-
-
-def _to_json(value: Any) -> bytes:
-    """Compact JSON. A lone surrogate, which no encoding can carry, becomes U+FFFD."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        return orjson.dumps(_without_surrogates(value))
-
-
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, Mapping):
-        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_surrogates(item) for item in value]
-    return value
+def _sum_of(tokens: Sequence[TokenLogprob], text: str) -> float | None:
+    """The log of the probability of a text, summed over its tokens; None where it is not among them."""
+    probs = [math.exp(logprob) for token, logprob in tokens if token == text]
+    return math.log(math.fsum(probs)) if probs and math.fsum(probs) > 0.0 else None

@@ -1,30 +1,18 @@
-"""What the bodies of OpenAI-compatible servers mean: replies to records, refusals to the tree in `rlaif.errors`.
+"""What the good replies of OpenAI-compatible servers mean, as records. Refusals are read in `openai_refusals.py`.
 
-Pure: bytes and headers in, values or errors out. Nothing in a body is trusted to have the type it should have; any
-surprise in a good reply is a `MalformedReplyError`, which is asked again. `openai_api.py` does the talking.
+Pure: bytes in, values or errors out. Nothing in a body is trusted to have the type it should have; any surprise is a
+`MalformedReplyError`, which is asked again. `openai_api.py` does the talking.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from rlaif.errors import (
-    BackendError,
-    BackendTimeoutError,
-    BackendUnusableError,
-    LogprobsUnavailableError,
-    MalformedReplyError,
-    PromptTooLongError,
-    RateLimitedError,
-    RequestRefusedError,
-    ServerFaultError,
-)
+from rlaif.backends.openai_refusals import LONGEST_WORDS, clean, error_of_status, excerpt
+from rlaif.errors import LogprobsUnavailableError, MalformedReplyError, RequestRefusedError
 from rlaif.records import CandidateLogprobs, GeneratedToken, Generation, TokenLogprob, Usage
 
 Endpoint = Literal["chat", "completions"]
@@ -36,26 +24,7 @@ A true value down here (under 4e-44) cannot be told from zero in float32, so not
 _ROUNDING = 1e-3
 """Nats above 0 that a logprob may be by rounding; such a value counts as 0."""
 
-_WORDS = 300
-"""Characters kept of what a server says."""
-
-_TOO_LONG = re.compile(
-    r"context[ _-]?(?:length|size|window)|max(?:imum)?[ _]model[ _](?:length|len)|prompt (?:is )?too long"
-    r"|input (?:is )?too long|inputs? tokens? .{0,40}must be|exceeds? the maximum allowed length",
-    re.IGNORECASE,
-)
-_ABOUT_LOGPROBS = r"log_?probs\b(?![\"']\s*:\s*(?:true|\d))"  # that is a quotation of our own request
-_REFUSES = r"\b(?:not|unsupported|unavailable|unknown|unrecognized|disabled|invalid|cannot|doesn't|isn't|aren't)\b"
-_LOGPROBS_REFUSED = re.compile(
-    rf"{_ABOUT_LOGPROBS}.{{0,60}}{_REFUSES}|{_REFUSES}.{{0,60}}{_ABOUT_LOGPROBS}", re.IGNORECASE
-)
-_LOGPROBS_LIMITED = re.compile(_ABOUT_LOGPROBS, re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
-_TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _NUMBERS = (float, int)  # compared by `type(x) in`: True is no number here
-
-
-# --- good replies -----------------------------------------------------------------------------------------------------
 
 
 def parse_score(body: bytes, endpoint: Endpoint, where: str, model: str) -> CandidateLogprobs:
@@ -76,12 +45,90 @@ def parse_score(body: bytes, endpoint: Endpoint, where: str, model: str) -> Cand
         logprobs = choice.get("logprobs")
         if not logprobs:
             raise LogprobsUnavailableError(missing_logprobs(where, model))
-        first = _first_of_completion(logprobs) if endpoint == "completions" else _first_of_chat(logprobs)
+        first = _first_of_completion(logprobs) if _is_by_place(logprobs, endpoint) else _first_of_chat(logprobs)
         if first is None and not text:  # the model ended at once: an answer, though not one of the labels
             return CandidateLogprobs((), False, _usage(reply), "")
         if first is None or not first.alternatives:
             raise LogprobsUnavailableError(missing_logprobs(where, model))
         return CandidateLogprobs(first.alternatives, False, _usage(reply), first.token)
+    except _SURPRISES as error:
+        raise _malformed(body, where, error) from None
+
+
+class Places(NamedTuple):
+    """What a reply says of its first two tokens.
+
+    Attributes:
+        first: The likeliest first tokens, the generated one among them.
+        text: The generated first token.
+        second: The likeliest tokens after it; None where the reply ends with it.
+        usage: What the call took.
+    """
+
+    first: tuple[TokenLogprob, ...]
+    text: str
+    second: tuple[TokenLogprob, ...] | None
+    usage: Usage
+
+
+def parse_places(body: bytes, endpoint: Endpoint, where: str, model: str) -> Places:
+    """The likeliest first and second tokens of a reply. Arguments and errors are those of `parse_score`."""
+    reply, choice, text = _open(body, endpoint, where)
+    try:
+        found = _all_tokens(choice.get("logprobs"), endpoint)
+        if (not found and (text or not choice.get("logprobs"))) or (found and not found[0].alternatives):
+            raise LogprobsUnavailableError(missing_logprobs(where, model))
+        if not found:
+            return Places((), "", None, _usage(reply))
+        second = found[1].alternatives if len(found) > 1 and found[1].alternatives else None
+        return Places(found[0].alternatives, _text(found[0].token), second, _usage(reply))
+    except _SURPRISES as error:
+        raise _malformed(body, where, error) from None
+
+
+class ChosenLogprobs(NamedTuple):
+    """Log-probabilities of the tokens that were asked for by id.
+
+    Attributes:
+        logprobs: Id -> log-probability; None where the server gave those of others, as one does that does not know how.
+        prompt_ids: Of the prompt, where the server tells them.
+        text: The generated text.
+        usage: What the call took.
+    """
+
+    logprobs: dict[int, float] | None
+    prompt_ids: tuple[int, ...] | None
+    text: str
+    usage: Usage
+
+
+def parse_chosen(body: bytes, endpoint: Endpoint, where: str, model: str, ids: Iterable[int]) -> ChosenLogprobs:
+    """What a vLLM says of chosen tokens. Raises as `parse_score`.
+
+    Args:
+        body, endpoint, where, model: As for `parse_score`.
+        ids: Those asked for.
+    """
+    reply, choice, text = _open(body, endpoint, where)
+    try:
+        logprobs = choice.get("logprobs")
+        if not logprobs:
+            raise LogprobsUnavailableError(missing_logprobs(where, model))
+        if endpoint == "completions":
+            listed = dict((logprobs.get("top_logprobs") or [{}])[0] or {})
+            prompt_ids = choice.get("prompt_token_ids")
+        else:
+            entry = (logprobs.get("content") or [{}])[0]
+            listed = {other["token"]: other["logprob"] for other in entry.get("top_logprobs") or ()}
+            prompt_ids = reply.get("prompt_token_ids")
+        names = {token: f"token_id:{token}" for token in ids}
+        is_complete = all(name in listed for name in names.values())
+        return ChosenLogprobs(
+            {token: _logprob(listed[name]) for token, name in names.items()} if is_complete else None,
+            _prompt_ids(prompt_ids),
+            text,
+            _usage(reply),
+        )
     except _SURPRISES as error:
         raise _malformed(body, where, error) from None
 
@@ -97,12 +144,22 @@ def parse_generation(body: bytes, endpoint: Endpoint, where: str, labels: Collec
         reason = choice.get("finish_reason")
         logprobs = choice.get("logprobs")
         tokens: tuple[GeneratedToken, ...] = ()
+        if not text and reason == "length" and (spent := _spent_on_reasoning(reply, choice, endpoint)):
+            raise RequestRefusedError(
+                f"{where} spent all {spent} tokens of the reply on reasoning, and came to no answer; "
+                "give it more with --cot and a higher --max-tokens, or less to think about in the server's settings"
+            )
         if logprobs and labels:
-            read = _tokens_of_completion if endpoint == "completions" else _tokens_of_chat
+            read = _tokens_of_completion if _is_by_place(logprobs, endpoint) else _tokens_of_chat
             tokens = tuple(read(logprobs, labels))
         return Generation(text, reason if isinstance(reason, str) else "stop", tokens, _usage(reply))
     except _SURPRISES as error:
         raise _malformed(body, where, error) from None
+
+
+def _prompt_ids(value: Any) -> tuple[int, ...] | None:
+    is_list = type(value) is list and bool(value) and all(type(token) is int for token in value)
+    return tuple(value) if is_list else None
 
 
 class _SurpriseError(Exception):
@@ -132,7 +189,7 @@ def _open(body: bytes, endpoint: Endpoint, where: str) -> tuple[dict[str, Any], 
             message = choice["message"]
             text, refusal = message.get("content"), message.get("refusal")
         if choice.get("finish_reason") == "content_filter" or (refusal and not text):
-            said = f": {_clean(refusal)[:_WORDS]}" if isinstance(refusal, str) else ""
+            said = f": {clean(refusal)[:LONGEST_WORDS]}" if isinstance(refusal, str) else ""
             raise RequestRefusedError(f"{where} returned no answer but its content filter's refusal{said}")
         if text is None:
             text = ""
@@ -141,6 +198,31 @@ def _open(body: bytes, endpoint: Endpoint, where: str) -> tuple[dict[str, Any], 
     except _SURPRISES as error:
         raise _malformed(body, where, error) from None
     return reply, choice, text
+
+
+def _spent_on_reasoning(reply: dict[str, Any], choice: dict[str, Any], endpoint: Endpoint) -> int:
+    """Tokens of a reply without text that went into reasoning; 0 when none did."""
+    usage = reply.get("usage")
+    details = usage.get("completion_tokens_details") if type(usage) is dict else None
+    counted = _count(details.get("reasoning_tokens")) if type(details) is dict else 0
+    if endpoint == "chat" and not counted:
+        message = choice["message"]
+        if message.get("reasoning_content") or message.get("reasoning"):
+            return _usage(reply).completion_tokens or 1
+    return counted
+
+
+def _is_by_place(logprobs: dict[str, Any], endpoint: Endpoint) -> bool:
+    """Whether log-probabilities come in the form of the completions endpoint. llama.cpp has long used the other one."""
+    return endpoint == "completions" and "content" not in logprobs
+
+
+def _all_tokens(logprobs: Any, endpoint: Endpoint) -> list[GeneratedToken]:
+    if not logprobs:
+        return []
+    if _is_by_place(logprobs, endpoint):
+        return list(_tokens_of_completion(logprobs, None))
+    return [GeneratedToken(entry["token"], _alternatives(entry)) for entry in logprobs.get("content") or ()]
 
 
 def _first_of_chat(logprobs: dict[str, Any]) -> GeneratedToken | None:
@@ -193,14 +275,19 @@ def _append(found: list[TokenLogprob], token: Any, logprob: Any) -> None:
     """Keep a token that was seen. A null stands for minus infinity, which JSON cannot write."""
     if logprob is None:
         return
-    if type(logprob) not in _NUMBERS:
-        raise _SurpriseError(f"a logprob is {type(logprob).__name__}")
-    if logprob > 0.0:
-        if logprob > _ROUNDING:
-            raise _SurpriseError(f"a logprob is {logprob}, above 0")
-        logprob = 0.0
+    logprob = _logprob(logprob)
     if logprob > UNSEEN_BELOW:
-        found.append(TokenLogprob(_text(token), float(logprob)))
+        found.append(TokenLogprob(_text(token), logprob))
+
+
+def _logprob(value: Any) -> float:
+    if type(value) not in _NUMBERS:
+        raise _SurpriseError(f"a logprob is {type(value).__name__}")
+    if value > 0.0:
+        if value > _ROUNDING:
+            raise _SurpriseError(f"a logprob is {value}, above 0")
+        return 0.0
+    return float(value)
 
 
 def _text(token: Any) -> str:
@@ -229,7 +316,7 @@ def _count(value: Any) -> int:
 def _malformed(body: bytes, where: str, error: Exception) -> MalformedReplyError:
     why = f"has no {error}" if isinstance(error, KeyError) else str(error)
     return MalformedReplyError(
-        f"{where} answered 200 with a body that cannot be read ({_clean(why)[:120]}): {_excerpt(body)}"
+        f"{where} answered 200 with a body that cannot be read ({clean(why)[:120]}): {excerpt(body)}"
     )
 
 
@@ -239,135 +326,3 @@ def missing_logprobs(where: str, model: str) -> str:
         f"{where} sent no log-probabilities for {model!r}; turn them on in the server, ask a model that has them, "
         "or label with --scoring sample"
     )
-
-
-# --- refusals and faults ----------------------------------------------------------------------------------------------
-
-
-def error_of_status(status: int, body: bytes, headers: Mapping[str, str], where: str, now: float = 0.0) -> BackendError:
-    """The error that a reply other than 200 stands for.
-
-    Args:
-        status: HTTP status.
-        body: As received.
-        headers: Looked up by lower-case name (a case-insensitive mapping, or lower-case keys).
-        where: The server's address, for the message.
-        now: Unix time in seconds, for a Retry-After date from a server that does not say its own time.
-    """
-    words, code = server_words(body)
-    message = f"{where} answered {status}: {words or 'nothing more'}"
-    retry_after = retry_after_seconds(headers, now)
-    if status == 429:
-        if code == "insufficient_quota":
-            return BackendUnusableError(message)
-        return RateLimitedError(message, retry_after=retry_after)
-    if status == 408:
-        return BackendTimeoutError(message, retry_after=retry_after)
-    if status >= 500 or status in (409, 425):
-        return ServerFaultError(message, retry_after=retry_after)
-    if status in (401, 402, 403):
-        return BackendUnusableError(message)
-    if status in (404, 405):
-        return BackendUnusableError(f"{message} (is this the address up to and with /v1, and the model's exact name?)")
-    if status < 400:
-        target = _clean(headers.get("location", ""))[:_WORDS]
-        return BackendUnusableError(
-            f"{message} (it points to {target or 'nowhere'}; give --base-url the final address)"
-        )
-    if code == "context_length_exceeded" or _TOO_LONG.search(words):
-        return PromptTooLongError(message)
-    return RequestRefusedError(message)
-
-
-def server_words(body: bytes) -> tuple[str, str]:
-    """What a server says in an error body, in at most 300 printable characters, and the error's code ("" without)."""
-    try:
-        said = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return _excerpt(body), ""
-    fault = said.get("error", said) if isinstance(said, dict) else said
-    if isinstance(fault, dict):
-        code = fault.get("code") or fault.get("type") or ""
-        words = next((fault[key] for key in ("message", "detail", "msg", "error") if fault.get(key)), fault)
-    else:
-        code, words = "", fault
-    if not isinstance(words, str):
-        words = orjson.dumps(words).decode()
-    return _clean(words)[:_WORDS], code if isinstance(code, str) else ""
-
-
-def retry_after_seconds(headers: Mapping[str, str], now: float = 0.0) -> float | None:
-    """Seconds that a server asks to wait, by `retry-after-ms` or `Retry-After` (seconds or a date); None if none.
-
-    >>> retry_after_seconds({"retry-after": "2"}), retry_after_seconds({"retry-after-ms": "150"})
-    (2.0, 0.15)
-    """
-    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) / scale
-        except ValueError:
-            seconds = _seconds_until(value, headers.get("date"), now)
-        if math.isfinite(seconds):
-            return max(0.0, seconds)
-    return None
-
-
-def _seconds_until(date: str, server_now: str | None, now: float) -> float:
-    """Seconds to an HTTP date, by the server's own clock where it says it; NaN when it cannot be read."""
-    try:
-        then = parsedate_to_datetime(date).timestamp()
-        return then - (parsedate_to_datetime(server_now).timestamp() if server_now else now)
-    except (ValueError, TypeError, OverflowError):
-        return math.nan
-
-
-def words_of(refusal: BackendError) -> str:
-    """The server's words in an error of `error_of_status`, without the address and status before them."""
-    return str(refusal).partition(": ")[2]
-
-
-def asks_for_max_completion_tokens(words: str) -> bool:
-    """Whether a refusal says that `max_tokens` must be called `max_completion_tokens`."""
-    return "max_completion_tokens" in words
-
-
-def largest_top_logprobs(words: str, asked: int) -> int | None:
-    """The number of alternatives that a refusal allows, below the one asked for; None if it is about something else.
-
-    A refusal that names `top_logprobs` and no number leaves the two limits in use among hosts: 20, then 5.
-
-    >>> largest_top_logprobs("Invalid value for 'top_logprobs': must be less than or equal to 5.", 20)
-    5
-    """
-    if _LOGPROBS_LIMITED.search(words) is None:
-        return None
-    is_about_number = re.search(
-        r"less than|at most|greater than|max|up to|between|exceed|<=|limit|range", words, re.IGNORECASE
-    )
-    numbers = [int(number) for number in re.findall(r"(?<![\w.])\d{1,4}(?![\w.]*\d)", words)]
-    below = [number for number in numbers if 1 <= number < asked]
-    if is_about_number and below:
-        return max(below)
-    if is_about_number and "top_logprobs" in words and not numbers:
-        return next((known for known in (20, 5) if known < asked), None)
-    return None
-
-
-def refuses_logprobs(words: str) -> bool:
-    """Whether a refusal is about log-probabilities as such, and not one that merely quotes the request."""
-    return _LOGPROBS_REFUSED.search(words) is not None
-
-
-def _excerpt(body: bytes) -> str:
-    text = body[:4000].decode("utf-8", "replace")
-    if text.lstrip()[:1] == "<":
-        text = _TAGS.sub(" ", text)
-    return _clean(text)[:_WORDS]
-
-
-def _clean(text: str) -> str:
-    """One line, without control and direction characters that a terminal or a log would obey."""
-    return _CONTROL.sub(" ", text).strip()

@@ -38,6 +38,12 @@ def _hf(model: str, config: BackendConfig) -> Backend:
     )
 
 
+def _vllm(model: str, config: BackendConfig) -> Backend:
+    from rlaif.backends.vllm import VllmBackend
+
+    return VllmBackend(model, dtype=config.dtype, truncate=config.truncate, engine_args=config.vllm_arg)
+
+
 def _builtin(model: str, config: BackendConfig) -> Backend:
     from rlaif.backends.builtin import BuiltinBackend
 
@@ -50,7 +56,7 @@ def _fake(model: str, config: BackendConfig) -> Backend:
     return FakeBackend.named(model)
 
 
-_OWN: dict[str, BackendFactory] = {"openai": _openai, "hf": _hf, "builtin": _builtin, "fake": _fake}
+_OWN: dict[str, BackendFactory] = {"openai": _openai, "vllm": _vllm, "hf": _hf, "builtin": _builtin, "fake": _fake}
 
 
 def open_backend(spec: str, config: BackendConfig) -> Backend:

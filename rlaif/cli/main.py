@@ -33,6 +33,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "label": Command("label INPUT -o DIR", "pairwise soft labels for comparisons", "rlaif.cli.label"),
+    "rate": Command("rate INPUT -o DIR", "ratings from 1 to 10 for single responses", "rlaif.cli.rate"),
+    "serve": Command("serve --judge J", "the judge as a reward endpoint over HTTP", "rlaif.cli.serve"),
     "show": Command("show prompt|run|row", "what the judge is sent, what a run did, one label", "rlaif.cli.show"),
 }
 

@@ -160,10 +160,10 @@ def started(rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -
     """The first line of a run.
 
     >>> started(1000, ("openai:m",), 40)
-    'labeling 1,000 rows with openai:m; the journal holds 40 replies, which are not asked again'
+    'judging 1,000 rows with openai:m; the journal holds 40 replies, which are not asked again'
     """
     resumed = f"; the journal holds {replies_in_journal:,} replies, which are not asked again"
-    return f"labeling {rows_total:,} rows with {', '.join(judges)}" + (resumed if replies_in_journal else "")
+    return f"judging {rows_total:,} rows with {', '.join(judges)}" + (resumed if replies_in_journal else "")
 
 
 def details(progress: Progress, calls_per_second: float, rows_per_second: float) -> list[str]:

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlaif.cli.label import aligned, nearby, statistics_lines
 from rlaif.cli.progress import duration, money
+from rlaif.cli.runs import aligned, nearby, statistics_lines
 from rlaif.cli.terminal import one_line
 from rlaif.engine.explaining import Exchange, ExplainedCall, Explanation
+from rlaif.engine.kinds import KINDS
 from rlaif.errors import RunFolderError
-from rlaif.records import CandidateLogprobs, Reply
+from rlaif.records import RATING_LABELS, CandidateLogprobs, Candidates, Comparison, NamedRating, Reply
 
 _PRINCIPLES = ("constitution", "principles")
 
@@ -42,7 +43,7 @@ def run_report(folder: Path, known: Mapping[str, Any]) -> str:
         ("principles", principles),
         ("settings", ", ".join([*settings, f"seed {config.get('seed')}"])),
         ("input", str(config.get("input"))),
-        ("rows", f"{rows} labeled, {failed} failed, of {of}"),
+        ("rows", f"{rows} {KINDS[known['command']].kind.done}, {failed} failed, of {of}"),
         *statistics_lines(counts),
         ("calls", f"{asked} in the last session, {replayed} from the journal, {retries} retries"),
         ("tokens", f"{tokens_in} in, {tokens_out} out"),
@@ -110,14 +111,12 @@ def row_report(explanation: Explanation, label: Mapping[str, Any] | None, *, is_
         label: Its row of the dataset; None when there is none.
         is_principle_sampled: Column `principle` is the run's own, the one drawn; else it is the user's, if there.
     """
-    comparison = explanation.comparison
-    human = comparison.human_label.value if comparison.human_label else "none"
-    votes = f" (votes: {', '.join(vote.value for vote in comparison.human_votes)})" if comparison.human_votes else ""
-    parts = [_titled(f"row {comparison.id}", f"human label: {human}{votes}")]
-    parts += [_titled(f"prompt, {turn.role}", turn.content) for turn in comparison.prompt]
-    parts += [_titled("response A", comparison.response_a), _titled("response B", comparison.response_b)]
+    row = explanation.row
+    parts = [_titled(f"row {row.id}", _people(row))] if isinstance(row, Comparison) else [f"----- row {row.id} -----"]
+    parts += [_titled(f"prompt, {turn.role}", turn.content) for turn in row.prompt]
+    parts += [_titled(name, text) for name, text in _responses(row)]
     parts.append(_titled("label", _label(label, is_principle_sampled=is_principle_sampled)))
-    if comparison.response_a == comparison.response_b:
+    if isinstance(row, Comparison) and row.response_a == row.response_b:
         parts.append("The responses are the same: 0.5, and no judge was asked.")
     parts += [_call(call) for call in explanation.calls]
     if explanation.failures:
@@ -126,8 +125,24 @@ def row_report(explanation: Explanation, label: Mapping[str, Any] | None, *, is_
     return "\n\n".join(parts)
 
 
+def _people(comparison: Comparison) -> str:
+    human = comparison.human_label.value if comparison.human_label else "none"
+    votes = f" (votes: {', '.join(vote.value for vote in comparison.human_votes)})" if comparison.human_votes else ""
+    return f"human label: {human}{votes}"
+
+
+def _responses(row: Comparison | Candidates) -> list[tuple[str, str]]:
+    if isinstance(row, Comparison):
+        return [("response A", row.response_a), ("response B", row.response_b)]
+    if row.is_single:
+        return [("response", row.responses[0])]
+    return [(f"response {number}", response) for number, response in enumerate(row.responses, 1)]
+
+
 LABEL_COLUMNS = (
     "prob_a", "prob_a_ab", "prob_a_ba", "label_mass_ab", "label_mass_ba", "is_bounded", "chosen_prob", "is_tie",
+    "rating", "reward", "label_mass", "rating_probs", "ratings", "rewards", "label_masses",
+    "missing_judges", "unreadable_samples",
 )  # fmt: skip
 
 
@@ -137,7 +152,9 @@ def _label(label: Mapping[str, Any] | None, *, is_principle_sampled: bool) -> st
     columns = (*LABEL_COLUMNS, "principle") if is_principle_sampled else LABEL_COLUMNS
     lines = [(name, _value(label[name])) for name in columns if label.get(name) is not None]
     for several in ("by_principle", "by_judge"):
-        lines += [(f"{several[3:]} {one['name']}", _probabilities(one)) for one in label.get(several) or ()]
+        # candidates have a list for each response; what a list says of which is plain from its place
+        named = [each for one in label.get(several) or () for each in (one if isinstance(one, list) else [one])]
+        lines += [(f"{several[3:]} {one['name']}", _probabilities(one)) for one in named]
     return aligned(lines)
 
 
@@ -146,6 +163,8 @@ def _probabilities(named: Mapping[str, Any]) -> str:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"[{_value(one)}]" if isinstance(one, list) else _value(one) for one in value) or "none"
     return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
@@ -175,10 +194,14 @@ def _reading(call: ExplainedCall) -> str:
     reading = call.reading
     if reading is None:
         return "none: a reply is missing"
-    if reading.prob_first is None:
-        return "the sample states no verdict"
+    if reading.probs is None:
+        return "the sample states no label"
     mass = f", label mass {reading.label_mass:.6f}" if reading.label_mass is not None else ""
-    return f"P(first slot preferred) {reading.prob_first:.6f}{mass}{' (bounded)' if reading.is_bounded else ''}"
+    if len(reading.probs) == len(RATING_LABELS):
+        said = f"rating {NamedRating('', reading.probs).rating:.6f} (1 to 10: {_value(list(reading.probs))})"
+    else:
+        said = f"P(first slot preferred) {reading.probs[0]:.6f}"
+    return f"{said}{mass}{' (bounded)' if reading.is_bounded else ''}"
 
 
 def _titled(title: str, text: str) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rlaif.backends.config import BackendConfig
 from rlaif.cli.arguments import CommandLine, parse
@@ -15,8 +15,11 @@ from rlaif.cli.terminal import say
 from rlaif.engine.config import SourceConfig
 from rlaif.errors import ConfigError, InputError, did_you_mean
 from rlaif.judge.config import JudgeConfig
-from rlaif.records import Comparison, GenerateRequest, Generation, Reply, Request
+from rlaif.records import GenerateRequest, Generation, Reply, Request
 from rlaif.visibility import visible
+
+if TYPE_CHECKING:
+    from rlaif.engine.running import RunKind
 
 PROMPT = CommandLine(
     prog="rlaif show prompt",
@@ -25,6 +28,7 @@ PROMPT = CommandLine(
         "The prompts go to stdout, the lines that tell them apart to stderr."
     ),
     positionals=("input",),
+    epilog="--command rate shows a rating prompt, for rows as rlaif rate takes them.",
 )
 RUN = CommandLine("rlaif show run", "Print what a run did.", ("folder",))
 ROW = CommandLine("rlaif show row", "Print everything known of one label.", ("folder", "id"))
@@ -38,7 +42,10 @@ class ShowPromptCommand:
     """`rlaif show prompt INPUT`."""
 
     input: str
-    """Comparisons, as for rlaif label."""
+    """Rows, as for rlaif label or rlaif rate."""
+
+    command: Literal["label", "rate"] = "label"
+    """Whose prompts to show."""
 
     id: str | None = None
     """Row to show; by default the first."""
@@ -102,8 +109,8 @@ def _show_run(command: ShowRunCommand) -> int:
     from rlaif.engine.explaining import config_of_run
     from rlaif.engine.run_folder import RunFolder
 
-    folder = RunFolder(Path(command.folder), "label")
-    _, known = config_of_run(folder)
+    folder = RunFolder(Path(command.folder), "show")
+    _, _, known = config_of_run(folder)
     print(visible(run_report(folder.path, known)))
     return 0
 
@@ -113,9 +120,9 @@ def _show_row(command: ShowRowCommand) -> int:
     from rlaif.engine.explaining import config_of_run, explain_row
     from rlaif.engine.run_folder import RunFolder
 
-    folder = RunFolder(Path(command.folder), "label")
+    folder = RunFolder(Path(command.folder), "show")
     explanation = explain_row(folder, command.id)
-    judging = config_of_run(folder)[0].judging
+    judging = config_of_run(folder)[1].judging
     is_sampled = judging.constitution is not None and judging.principles == "sample"
     label = label_of(folder.path, command.id)
     print(visible(row_report(explanation, label, is_principle_sampled=is_sampled)))
@@ -123,24 +130,24 @@ def _show_row(command: ShowRowCommand) -> int:
 
 
 def _show_prompt(command: ShowPromptCommand) -> int:
+    from rlaif.engine.kinds import KINDS
     from rlaif.judge.constitutions import load_constitution
-    from rlaif.judge.pairwise import PairwiseJudge
 
+    kind = KINDS[command.command].kind
     name = command.judging.constitution
-    judge = PairwiseJudge(
+    judge: Any = kind.judge(
         command.judging,
         load_constitution(name) if name else None,
         seed=command.seed,
         verdict_in_reply=command.judging.cot and _reads_verdicts_in_replies(command.backend),
     )
-    comparison = _row(command)
-    calls = [call for call in judge.plan(comparison) if call.sample == 0]
+    row = _row(kind, command)
+    calls = [call for call in judge.plan(row) if call.sample == 0]
     if not calls:
-        say(f"row {comparison.id}: both responses are the same, so the label is 0.5 and no judge is asked")
+        say(f"row {row.id}: both responses are the same, so the label is 0.5 and no judge is asked")
     for call in calls:
-        about = f"row {comparison.id}, order {call.order.value}"
-        about += f", principle {call.principle.id}" if call.principle else ""
-        for number, step in enumerate(_steps(judge.ask(comparison, call)), 1):
+        about = f"row {row.id}, {', '.join(call.words)}"
+        for number, step in enumerate(_steps(judge.ask(row, call)), 1):
             for message in step.request.messages:
                 if not command.quiet:
                     sys.stdout.flush()
@@ -171,7 +178,11 @@ def _steps(conversation: Generator[Request, Reply, Any]) -> Iterator[_Step]:
 def _wants(request: Request) -> str:
     if isinstance(request, GenerateRequest):
         return f"asks for text, at most {request.max_tokens} tokens"
-    return f"asks for the log-probabilities of {' and '.join(request.labels)}"
+    return f"asks for the log-probabilities of {_listed(request.labels)}"
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return " and ".join(labels) if len(labels) == 2 else f"{labels[0]} to {labels[-1]}"
 
 
 def _write(text: str, *, is_raw: bool) -> None:
@@ -183,25 +194,22 @@ def _write(text: str, *, is_raw: bool) -> None:
         print(visible(text), flush=True)
 
 
-def _row(command: ShowPromptCommand) -> Comparison:
+def _row(kind: RunKind[Any, Any, Any], command: ShowPromptCommand) -> Any:
     """The row with the id asked for, or the first one.
 
     Raises:
         InputError: There is none; names the nearest ids.
     """
-    from rlaif.data.sources import read_comparisons
+    from rlaif.data.files import open_source
+    from rlaif.data.sources import ReadOptions
 
-    comparisons = read_comparisons(
-        command.input,
-        columns=command.source.columns,
-        seed=command.seed,
-        skip_bad_rows=command.source.skip_bad_rows,
-    )
+    source = open_source(command.input)
+    options = ReadOptions(command.source.columns, command.seed, command.source.skip_bad_rows)
     ids: list[str] = []
-    for comparison in comparisons:
-        if command.id is None or comparison.id == command.id:
-            return comparison
-        ids.append(comparison.id)
+    for row in kind.read(source, options, kind.scan(source, options)):
+        if command.id is None or row.id == command.id:
+            return row
+        ids.append(row.id)
     if command.id is None:
         raise InputError("holds no row that can be read", path=command.input)
     near = did_you_mean(command.id, ids) or f"; the first are {', '.join(itertools.islice(ids, 3))}"

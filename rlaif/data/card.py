@@ -6,21 +6,34 @@ What came from the data or the user is never live in it: no HTML, no Markdown, n
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from rlaif.data.statistics import LabelStatistics
-from rlaif.visibility import visible
+from rlaif.data.markdown import code, fence, inline, one_line, plain, table
+from rlaif.data.statistics import LabelStatistics, Moments, RatingStatistics
 
 _MOST_SHOWN = 1_200
 """Characters of a text in the example row."""
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$:@-])")
+_MOST_RESPONSES = 4
+"""Responses of the example row that are shown."""
+
+
+class _Words(NamedTuple):
+    """What a card calls things: a label of a comparison, or a rating of a response."""
+
+    label: str
+    made: str
+    judged: str
+    answers: str
+    tags: tuple[str, ...]
+
+
+_LABELS = _Words("label", "labeled", "comparison", "two labels", ("preference", "ai-feedback", "soft-labels"))
+_RATINGS = _Words("rating", "rated", "response", "ten scores", ("ai-feedback", "ratings"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +52,7 @@ class CardFacts:
         principle_choice: What `--principles` was.
         source, source_sha256: What the input was called, and the fingerprint of its content.
         failed: Rows in `failures.jsonl`.
-        statistics: Counts over the labels.
+        statistics: Counts over the labels, or over the ratings: which of the two decides what card it is.
         prompt_tokens, completion_tokens: All calls together.
         cost_usd: At the prices given; None when none were.
         seconds: Wall time of the run, all sessions together; None when unknown.
@@ -55,7 +68,7 @@ class CardFacts:
     template_fingerprint: str
     source: str
     source_sha256: str
-    statistics: LabelStatistics
+    statistics: LabelStatistics | RatingStatistics
     command: str
     version: str
     is_demonstration: bool = False
@@ -75,88 +88,143 @@ class CardFacts:
 
 def render_card(facts: CardFacts) -> str:
     """The text of `README.md`; its YAML header lets `datasets.load_dataset(FOLDER)` find the files."""
+    counts = facts.statistics
+    words = _LABELS if isinstance(counts, LabelStatistics) else _RATINGS
     header = {
-        "pretty_name": _visible(facts.title),
-        "tags": ["rlaif", "preference", "ai-feedback", "soft-labels"],
-        "size_categories": [_size_category(facts.statistics.rows)],
+        "pretty_name": one_line(facts.title),
+        "tags": ["rlaif", *words.tags],
+        "size_categories": [_size_category(counts.rows)],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
     }
+    of_kind = (
+        (_label_counts(facts, counts), _position_section(counts))
+        if isinstance(counts, LabelStatistics)
+        else (_rating_counts(facts, counts), _distribution_section(counts))
+    )
     sections = [
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
-        f"# {_inline(facts.title)}",
-        _introduction(facts),
-        _judge_section(facts),
-        _principles_section(facts),
-        _counts_section(facts),
-        _position_section(facts.statistics),
-        _mass_section(facts.statistics),
+        f"# {inline(facts.title)}",
+        _introduction(facts, words),
+        _judge_section(facts, words),
+        _principles_section(facts, words),
+        *of_kind,
+        _panel_section(facts, words),
+        _mass_section(counts.masses, counts.bounded, words),
         _cost_section(facts),
-        _example_section(facts),
-        _use_section(facts),
+        _example_section(facts, words),
+        _use_section(facts, words),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _introduction(facts: CardFacts) -> str:
-    is_sampled = facts.settings.get("scoring") == "sample"
-    how = "counted over sampled verdicts" if is_sampled else "read from the model's own log-probabilities"
+def _introduction(facts: CardFacts, words: _Words) -> str:
+    how = f"counted over sampled {'verdicts' if words is _LABELS else 'ratings'}"
+    if not _is_sampled(facts):
+        how = "read from the model's own log-probabilities"
     text = (
         "Pairs of responses with soft preference labels: for each pair, the probability that a language model prefers "
-        f"one response over the other, {how}. No person made these labels; they carry the judge's tastes and mistakes."
+        f"one response over the other, {how}."
+        if words is _LABELS
+        else "Responses with ratings from 1 to 10: for each response, how likely a language model is to give each "
+        f"score, {how}, and the mean score, which is the rating."
     )
+    text += f" No person made these {words.label}s; they carry the judge's tastes and mistakes."
     if facts.statistics.rows == 0:
-        text += "\n\nThere are no rows: none could be labeled. `failures.jsonl` says why."
+        text += (
+            f"\n\nThere are no rows: none could be {words.made}. `failures.jsonl` says why. pandas reads the empty "
+            "file in `data/`; `datasets` refuses a data set without rows."
+        )
     if facts.is_demonstration:
         text += (
             "\n\n> **Warning: made by the demonstration judge.** `builtin:tiny` is a model of a few million parameters "
-            "that ships with rlaif to show and test the pipeline. Its labels say little about the responses: do not "
-            "train a model for use on them, and do not publish them as preferences. The same command with another "
-            "`--judge` makes labels worth using."
+            f"that ships with rlaif to show and test the pipeline. Its {words.label}s say little about the responses: "
+            "do not train a model for use on them, and do not publish them as preferences. The same command with "
+            f"another `--judge` makes {words.label}s worth using."
         )
     return text
 
 
-def _judge_section(facts: CardFacts) -> str:
+def _judge_section(facts: CardFacts, words: _Words) -> str:
     judges = facts.judges
     rows = [
-        ("Judge" if len(judges) == 1 else f"Panel of {len(judges)} judges", ", ".join(map(_code, judges))),
-        ("Task", _code(facts.task)),
-        ("Prompt template (SHA-256)", _code(facts.template_fingerprint)),
-        *((_inline(name), _code(_plain(value))) for name, value in facts.settings.items()),
-        ("Made with", _code(f"rlaif {facts.version}")),
-        ("Input", _code(facts.source)),
-        ("Input content (SHA-256)", _code(facts.source_sha256)),
+        ("Judge" if len(judges) == 1 else f"Panel of {len(judges)} judges", ", ".join(map(code, judges))),
+        ("Task", code(facts.task)),
+        ("Prompt template (SHA-256)", code(facts.template_fingerprint)),
+        *((inline(name), code(plain(value))) for name, value in facts.settings.items()),
+        ("Made with", code(f"rlaif {facts.version}")),
+        ("Input", code(facts.source)),
+        ("Input content (SHA-256)", code(facts.source_sha256)),
     ]
-    return f"## How the labels were made\n\n{_table(('', ''), rows)}"
+    section = f"## How the {words.label}s were made\n\n{table(('', ''), rows)}"
+    if not _is_sampled(facts):
+        return section
+    # The figures are those of `rlaif.judge.scoring.sampled_distribution`.
+    smoothing = (
+        "half a verdict for each of the two slots: 3 of 4 samples for a slot make (3 + 0.5) / (4 + 1) = 0.7. So no "
+        "probability is 0 or 1 for want of samples"
+        if words is _LABELS
+        else "a tenth for each of the ten scores: 3 of 4 samples for a score make (3 + 0.1) / (4 + 1) = 0.62. So no "
+        "score is ruled out for want of samples, and few samples draw a rating towards 5.5"
+    )
+    return (
+        f"{section}\n\nThe probabilities are shares of the samples, to which one more is added that is spread evenly, "
+        f"{smoothing}. Samples that state no {'verdict' if words is _LABELS else 'rating'} are left out."
+    )
 
 
-def _principles_section(facts: CardFacts) -> str:
+def _principles_section(facts: CardFacts, words: _Words) -> str:
     if facts.constitution is None:
         return ""
+    each = f"Each {words.judged} was judged under"
     how = {
-        "all": "Each comparison was judged under every principle, and the labels were averaged by weight.",
-        "sample": "Each comparison was judged under one principle, drawn from the seed; column `principle` names it.",
-    }.get(facts.principle_choice, "Each comparison was judged under these principles, averaged by weight.")
-    asked = {each.strip() for each in facts.principle_choice.split(",")}
+        "all": f"{each} every principle, and the {words.label}s were averaged by weight.",
+        "sample": f"{each} one principle, drawn from the seed for its row; column `principle` names it.",
+    }.get(facts.principle_choice, f"{each} these principles, averaged by weight.")
+    asked = {name.strip() for name in facts.principle_choice.split(",")}
     is_part = facts.principle_choice not in ("all", "sample")
     listed = "\n".join(
-        f"- {_code(name)}: {_inline(text)}" for name, text in facts.principles if name in asked or not is_part
+        f"- {code(name)}: {inline(text)}" for name, text in facts.principles if name in asked or not is_part
     )
     fingerprint = facts.constitution_fingerprint
-    stamp = f" (SHA-256 {_code(fingerprint)})" if fingerprint else ""
-    return f"## Principles\n\nConstitution {_code(facts.constitution)}{stamp}. {how}\n\n{listed}"
+    stamp = f" (SHA-256 {code(fingerprint)})" if fingerprint else ""
+    return f"## Principles\n\nConstitution {code(facts.constitution)}{stamp}. {how}\n\n{listed}"
 
 
-def _counts_section(facts: CardFacts) -> str:
-    counts = facts.statistics
+def _label_counts(facts: CardFacts, counts: LabelStatistics) -> str:
     rows = [
         ("Labeled pairs", _number(counts.rows)),
-        ("Failed, in `failures.jsonl` and not in the data", _number(facts.failed)),
+        _failed(facts),
         ("Identical responses, 0.5 without asking", _number(counts.identical)),
         ("Ties (within 1e-9 of 0.5; A stands as chosen)", _number(counts.ties)),
+        *_shortfalls(facts),
         ("Judge calls behind the labels", _number(counts.calls)),
     ]
-    return f"## Rows\n\n{_table(('', 'Count'), rows)}"
+    return f"## Rows\n\n{table(('', 'Count'), rows)}"
+
+
+def _rating_counts(facts: CardFacts, counts: RatingStatistics) -> str:
+    rows = [
+        ("Rows", _number(counts.rows)),
+        _failed(facts),
+        ("Rated responses", _number(counts.responses)),
+        *_shortfalls(facts),
+        ("Judge calls behind the ratings", _number(counts.calls)),
+    ]
+    return f"## Rows\n\n{table(('', 'Count'), rows)}"
+
+
+def _failed(facts: CardFacts) -> tuple[str, str]:
+    return "Failed, in `failures.jsonl` and not in the data", _number(facts.failed)
+
+
+def _shortfalls(facts: CardFacts) -> list[tuple[str, str]]:
+    counts = facts.statistics
+    rows = []
+    if counts.partial_rows or facts.settings.get("allow_partial_panel"):
+        rows.append(("Rows that a judge is missing from (`missing_judges`)", _number(counts.partial_rows)))
+    if counts.unreadable_samples or _is_sampled(facts):
+        rows.append(("Samples that could not be read (`unreadable_samples`)", _number(counts.unreadable_samples)))
+    return rows
 
 
 def _position_section(counts: LabelStatistics) -> str:
@@ -179,18 +247,60 @@ def _position_section(counts: LabelStatistics) -> str:
         if counts.both_orders
         else "Each pair was judged in one order only, so position bias, if there is any, is in the labels."
     )
-    return f"## Position bias\n\n{_table(('', 'Share'), rows)}\n\n{note}"
+    return f"## Position bias\n\n{table(('', 'Share'), rows)}\n\n{note}"
 
 
-def _mass_section(counts: LabelStatistics) -> str:
-    if counts.label_mass_mean is None or counts.label_mass_min is None:
+def _distribution_section(counts: RatingStatistics) -> str:
+    ratings, spread = counts.ratings, counts.spreads.mean
+    if spread is None:
         return ""
+    figures = [
+        ("Mean", f"{ratings.mean:.2f}"),
+        ("Standard deviation", f"{ratings.sd:.2f}"),
+        ("Lowest and highest", f"{ratings.least:.2f} and {ratings.most:.2f}"),
+        ("Standard deviation of the ten scores behind one rating, mean", f"{spread:.2f}"),
+    ]
+    histogram = [
+        (str(score), f"{_number(count)} ({_share(count / counts.responses)})")
+        for score, count in enumerate(counts.histogram, 1)
+    ]
+    return (
+        f"## Distribution of ratings\n\n{table(('', 'Rating'), figures)}\n\n"
+        "The last figure says how sure the judge is: 0 where it gives one score for certain, 2.87 where it finds all "
+        f"ten equally likely (a rating of 5.5).\n\n{table(('Rating, rounded', 'Responses'), histogram)}"
+    )
+
+
+def _panel_section(facts: CardFacts, words: _Words) -> str:
+    found = facts.statistics.judge_correlation
+    if not found:
+        return ""
+    rows = [
+        (
+            f"{code(one)} and {code(other)}",
+            f"{'undefined' if pearson is None else f'{pearson:.2f}'} ({count:,} {words.judged}s)",
+        )
+        for (one, other), pearson, count in found
+    ]
+    value = "prob_a" if words is _LABELS else "rating"
+    return (
+        f"## The panel\n\n{table((f'Judges, by their `{value}`', 'Pearson correlation'), rows)}\n\n"
+        f"A {words.label} is the mean over the judges. Judges that agree may share their mistakes too: the closer a "
+        "correlation is to 1, the fewer independent votes the panel may be worth. How many it is worth, this table "
+        "cannot tell: that takes labels by people, from which `rlaif audit` reports it."
+    )
+
+
+def _mass_section(masses: Moments, bounded: int, words: _Words) -> str:
+    if masses.mean is None:
+        return ""
+    rows = "rows" if words is _LABELS else "responses"
     return (
         "## Label mass\n\n"
-        f"The share of the judge's next-token probability that fell on the two labels: {counts.label_mass_mean:.4f} on "
-        f"average, {counts.label_mass_min:.4f} at least. Where it is low, the judge wanted to say something else. "
-        "Where a label was not among the tokens the server returned, its mass is an upper bound (`is_bounded`): rows "
-        f"with such a bound: {_number(counts.bounded)}."
+        f"The share of the judge's next-token probability that fell on the {words.answers}: {masses.mean:.4f} on "
+        f"average, {masses.least:.4f} at least. Where it is low, the judge wanted to say something else. "
+        f"Where one of the {words.answers} was not among the tokens the server returned, its mass is an upper bound "
+        f"(`is_bounded`): {rows} with such a bound: {_number(bounded)}."
     )
 
 
@@ -204,91 +314,68 @@ def _cost_section(facts: CardFacts) -> str:
     return f"## Cost\n\n{'; '.join(spent)}."
 
 
-def _example_section(facts: CardFacts) -> str:
+def _example_section(facts: CardFacts, words: _Words) -> str:
     example = facts.example
     if example is None:
         return ""
-    shown = ("prompt", "response_a", "response_b")
-    texts = [f"{_code(name)}\n\n{fence(_example_text(example[name]))}" for name in shown if name in example]
-    figures = ["prob_a", "prob_a_ab", "prob_a_ba", "chosen_prob", "is_tie", "human_label"]
+    if words is _LABELS:
+        shown = ["prompt", "response_a", "response_b"]
+        figures = ["prob_a", "prob_a_ab", "prob_a_ba", "chosen_prob", "is_tie", "human_label"]
+    else:
+        shown = ["prompt", "response", "responses"]
+        figures = ["rating", "reward", "label_mass", "ratings", "rewards", "label_masses"]
+        if "response" in example:  # of several responses, the lists would be too long for a table
+            figures.append("rating_probs")
     if facts.constitution is not None and facts.principle_choice == "sample":  # else the column is the user's own
         figures.append("principle")
-    rows = [(_code(name), _code(_plain(example[name]))) for name in figures if name in example]
-    return f"## A row\n\nIts id: {_code(_plain(example.get('id')))}\n\n" + "\n\n".join(
-        [*texts, _table(("Column", "Value"), rows)]
+    texts = [f"{code(name)}\n\n{_example_text(example[name])}" for name in shown if name in example]
+    rows = [(code(name), code(plain(example[name]))) for name in figures if name in example]
+    return f"## A row\n\nIts id: {code(plain(example.get('id')))}\n\n" + "\n\n".join(
+        [*texts, table(("Column", "Value"), rows)]
     )
 
 
-def _use_section(facts: CardFacts) -> str:
-    listed = f"\n\nColumns: {', '.join(map(_code, facts.columns))}." if facts.columns else ""
+def _use_section(facts: CardFacts, words: _Words) -> str:
+    listed = f"\n\nColumns: {', '.join(map(code, facts.columns))}." if facts.columns else ""
     load = (
         "import datasets, pandas\n\n"
         'rows = datasets.load_dataset("FOLDER", split="train")\n'
         'frame = pandas.read_parquet("FOLDER/data")'
     )
-    return (
-        f"## How to load it\n\n{fence(load, 'python')}\n\n"
+    meaning = (
         "`prob_a` is P(response A preferred); `chosen` and `rejected` follow from it, with `chosen_prob` at least 0.5. "
-        f"Train on the probability rather than the hard choice where the trainer can.{listed}\n\n"
+        "Train on the probability rather than the hard choice where the trainer can."
+        if words is _LABELS
+        else "`rating_probs` holds the probabilities of the scores 1 to 10, `rating` their mean score, and `reward` is "
+        "(rating - 5.5) / 4.5, from -1 to 1. In rows of several responses, `ratings`, `rewards` and the other lists "
+        "follow the order of `responses`."
+    )
+    return (
+        f"## How to load it\n\n{fence(load, 'python')}\n\n{meaning}{listed}\n\n"
         f"## How to make it again\n\n{fence(facts.command, 'sh')}\n\n"
         "The same command on this folder resumes or confirms the run; replies in `journal/` are not asked for again. "
         "`run.json` holds the full configuration."
     )
 
 
-def fence(text: str, language: str = "") -> str:
-    """Text as a fenced block that it cannot close: the fence is longer than any run of backticks in it.
-
-    >>> print(fence("a ``` b"))
-    ````
-    a ``` b
-    ````
-    """
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    ticks = "`" * max(3, longest + 1)
-    return f"{ticks}{language}\n{_visible(text, keep_lines=True)}\n{ticks}"
-
-
-def _visible(text: str, *, keep_lines: bool = False) -> str:
-    """Control and direction characters as escapes, so that what is shown is what is there."""
-    if not keep_lines:
-        text = text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
-    return visible(text.replace("\r\n", "\n"))
-
-
-def _inline(text: str) -> str:
-    """Foreign text inside a sentence: one line, no markup."""
-    return _MARKDOWN.sub(r"\\\1", html.escape(_visible(text), quote=False))
-
-
-def _code(text: str) -> str:
-    """Foreign text as inline code, safe in a table: as HTML where backticks would not hold it."""
-    if re.fullmatch(r"[\w .,:/@=+-]+", text) and text == text.strip():
-        return f"`{text}`"
-    return f"<code>{_inline(text)}</code>"
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(_plain, value))
-    return str(value)
-
-
 def _example_text(value: Any) -> str:
-    text = value if isinstance(value, str) else "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in value)
+    """A prompt, a response, or several responses, as fenced blocks."""
+    if isinstance(value, str):
+        return fence(_cut(value))
+    if value and isinstance(value[0], str):
+        left_out = len(value) - _MOST_RESPONSES
+        more = [f"And {left_out:,} more."] if left_out > 0 else []
+        return "\n\n".join([*(fence(_cut(text)) for text in value[:_MOST_RESPONSES]), *more])
+    return fence(_cut("\n\n".join(f"{turn['role']}: {turn['content']}" for turn in value)))
+
+
+def _cut(text: str) -> str:
     left_out = len(text) - _MOST_SHOWN
     return f"{text[:_MOST_SHOWN]}\n[... {left_out:,} more characters]" if left_out > 0 else text
 
 
-def _table(head: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
-    lines = [f"| {head[0]} | {head[1]} |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-    return "\n".join(lines)
+def _is_sampled(facts: CardFacts) -> bool:
+    return facts.settings.get("scoring") == "sample"
 
 
 def _number(count: int) -> str:

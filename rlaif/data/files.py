@@ -119,7 +119,7 @@ def _open_path(path: Path, name: str) -> RowSource:
         found = f"the unknown extension {extension!r}" if extension else "no extension"
         raise InputError(f"has {found}, expected one of {', '.join(KNOWN_EXTENSIONS)}", path=name)
     if path.is_file() and path.stat().st_size == 0:
-        raise InputError("is empty, expected one comparison a row", path=name)
+        raise InputError("is empty, expected rows", path=name)
     return RowSource(name, lambda: reader(path, name))
 
 

@@ -1,16 +1,18 @@
-"""The types of a user's own columns, found in a first pass and written with one Arrow type each: what varies in type or
-keys is written as JSON text instead."""
+"""How columns are written that all kinds of rows have: the prompt, and the user's own columns with their names beside
+ours and their types, found in a first pass. What varies in type or keys is written as JSON text."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import orjson
+
+from rlaif.records import Turn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +21,10 @@ Kind = Literal[
     "null", "bool", "int", "bigint", "float", "nonfinite", "text", "bytes", "date", "timestamp",
     "list", "struct", "json",
 ]  # fmt: skip
+
+_NOT_IN_JSON = frozenset({"bytes", "date", "timestamp", "nonfinite"})
+_BEYOND_JSON = {b"rlaif": b"holds values that JSON has not"}
+"""What tells the writer of an Arrow field that its rows cannot take the way through JSON; not written to the files."""
 
 _EXACT_INT = 2**53
 """Integers beyond this magnitude are not exact as float64."""
@@ -164,6 +170,71 @@ def arrow_type(column: ColumnType) -> pa.DataType:
         "date": pa.date32,
         "timestamp": lambda: pa.timestamp("us"),
     }[column.kind]()
+
+
+class UserColumn(NamedTuple):
+    """A column of the input that is kept: its name there, its name in our rows, and its type."""
+
+    name: str
+    output: str
+    type: ColumnType
+
+
+def name_user_columns(types: Mapping[str, ColumnType], reserved: Set[str]) -> tuple[UserColumn, ...]:
+    """Names for the input's other columns in our rows: their own, or `input_NAME` where the name is reserved.
+
+    >>> name_user_columns({"topic": NULL, "prob_a": NULL}, {"prob_a"})[1].output
+    'input_prob_a'
+    """
+    # A name that is free goes to the column that bears it, before any renamed one may take it.
+    taken = set(reserved) | {name for name in types if name not in reserved}
+    columns = []
+    for name, column in types.items():
+        output = name
+        if name in reserved:
+            output = f"input_{name}"
+            while output in taken:
+                output = f"input_{output}"
+            taken.add(output)
+        columns.append(UserColumn(name, output, column))
+    return tuple(columns)
+
+
+def user_values(extra: Mapping[str, Any], columns: Iterable[UserColumn]) -> dict[str, Any]:
+    """The input's other values of one row, by their names in our rows; null where the row has none."""
+    return {
+        output: json_text(extra.get(name)) if column.kind == "json" else extra.get(name)
+        for name, output, column in columns
+    }
+
+
+def user_fields(columns: Sequence[UserColumn]) -> list[pa.Field]:
+    """The Arrow fields of the input's other columns."""
+    import pyarrow as pa
+
+    return [
+        pa.field(output, arrow_type(column), metadata=_BEYOND_JSON if column.holds(_NOT_IN_JSON) else None)
+        for _, output, column in columns
+    ]
+
+
+def fits_json(field: pa.Field) -> bool:
+    """Whether JSON holds all values of a field that `user_fields` made, or one of ours."""
+    return not field.metadata
+
+
+def prompt_value(prompt: Sequence[Turn], *, is_conversational: bool) -> Any:
+    """A prompt as written: a message list where the run's prompts are, else the text of its only turn."""
+    if is_conversational:
+        return [{"role": turn.role, "content": turn.content} for turn in prompt]
+    return prompt[0].content
+
+
+def prompt_type(*, is_conversational: bool) -> pa.DataType:
+    """The Arrow type of what `prompt_value` gives."""
+    import pyarrow as pa
+
+    return pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])) if is_conversational else pa.string()
 
 
 def json_text(value: Any) -> str | None:

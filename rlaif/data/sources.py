@@ -1,5 +1,6 @@
-"""Comparisons out of anything that holds rows, in two passes: `scan` checks every row, fixes the schema and takes the
-fingerprint of the content; `read_comparisons` streams the comparisons. Neither holds more than a batch of rows."""
+"""Rows to be judged out of anything that holds rows, in two passes: `scan` checks every row, fixes the schema and takes
+the fingerprint of the content; `read_comparisons` and `read_candidates` stream the rows. Neither holds more than a
+batch of rows."""
 
 from __future__ import annotations
 
@@ -8,12 +9,15 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from rlaif.data.columns import ComparisonReader
+from rlaif.data.candidates import CandidatesReader
+from rlaif.data.columns import RecordT, RowReader
+from rlaif.data.comparisons import ComparisonReader
 from rlaif.data.files import RowSource, open_source
 from rlaif.data.schema import ColumnType, ColumnTypes, json_text
 from rlaif.errors import InputError
-from rlaif.records import Comparison, Failure
+from rlaif.records import Candidates, Comparison, Failure
 
 INPUT_STAGE = "input"
 
@@ -39,13 +43,14 @@ class InputSummary:
 
     Attributes:
         source: What messages call the input.
-        rows: Comparisons that can be read.
+        rows: Rows that can be read.
         failures: Rows that cannot, in input order; empty unless they are skipped.
         content_sha256: Of all rows' content, whatever the file's format, compression or name.
         is_conversational: Whether any prompt is a message list.
-        has_human_votes, has_human_labels: Whether any row has such a column, filled or not.
         extras: The input's other columns and their types, in the order first seen.
         repeated_ids: Ids of more than one row -> how many of them bring the id themselves (0 or 1).
+        has_human_votes, has_human_labels: Whether any comparison has such a column, filled or not.
+        is_single: Whether rows to be rated hold one response each, and not lists of them.
     """
 
     source: str
@@ -53,14 +58,15 @@ class InputSummary:
     failures: tuple[Failure, ...]
     content_sha256: str
     is_conversational: bool
-    has_human_votes: bool
-    has_human_labels: bool
     extras: Mapping[str, ColumnType]
     repeated_ids: Mapping[str, int]
+    has_human_votes: bool = False
+    has_human_labels: bool = False
+    is_single: bool = True
 
 
 def scan(source: object, options: ReadOptions | None = None) -> InputSummary:
-    """Read every row once, before anything is asked of a judge.
+    """Read every comparison once, before anything is asked of a judge.
 
     Args:
         source: As in `rlaif.data.files.open_source`.
@@ -70,9 +76,40 @@ def scan(source: object, options: ReadOptions | None = None) -> InputSummary:
         InputError: A row cannot be read and bad rows are not skipped; or the whole input cannot be read.
         ConfigError: `options.columns` names a column of ours that there is not.
     """
-    options = options or ReadOptions()
+    return _scan(source, options or ReadOptions(), ComparisonReader)
+
+
+def scan_candidates(source: object, options: ReadOptions | None = None) -> InputSummary:
+    """`scan` for rows to be rated: a prompt with a response, or with a list of responses."""
+    return _scan(source, options or ReadOptions(), CandidatesReader)
+
+
+def read_comparisons(
+    source: object, options: ReadOptions | None = None, *, summary: InputSummary | None = None
+) -> Iterator[Comparison]:
+    """Stream the comparisons of an input, in its order.
+
+    Args:
+        source: As in `rlaif.data.files.open_source`.
+        options: How to read it. Rows that are skipped stand in the summary's failures.
+        summary: What `scan` found with the same options; without it, the input is scanned first.
+
+    Raises:
+        InputError, ConfigError: As `scan`.
+    """
+    return _read(source, options or ReadOptions(), ComparisonReader, summary)
+
+
+def read_candidates(
+    source: object, options: ReadOptions | None = None, *, summary: InputSummary | None = None
+) -> Iterator[Candidates]:
+    """Stream the rows to be rated of an input, in its order; as `read_comparisons`, with `scan_candidates`."""
+    return _read(source, options or ReadOptions(), CandidatesReader, summary)
+
+
+def _scan(source: object, options: ReadOptions, kind: type[RowReader[Any, Any]]) -> InputSummary:
     rows = source if isinstance(source, RowSource) else open_source(source)
-    reader = ComparisonReader(rows.name, options.columns, options.seed)
+    reader = kind(rows.name, options.columns, options.seed)
     types = ColumnTypes()
     digest = hashlib.sha256()
     id_hashes = array("q")
@@ -85,8 +122,8 @@ def scan(source: object, options: ReadOptions | None = None) -> InputSummary:
             if isinstance(values, InputError):
                 raise values
             digest.update(_canonical(line, values, rows.name))
-            comparison, _ = reader.read(line, values)
-            types.update(comparison.extra)
+            record, _ = reader.read(line, values)
+            types.update(record.extra)
         except InputError as error:
             if not options.skip_bad_rows:
                 raise
@@ -94,14 +131,14 @@ def scan(source: object, options: ReadOptions | None = None) -> InputSummary:
             row_id = None if isinstance(values, InputError) else reader.id_of(values)
             failures.append((line, _failure(row_id or f"line {line}", error)))
             continue
-        id_hashes.append(hash(comparison.id))
-        is_conversational |= comparison.is_conversational
+        id_hashes.append(hash(record.id))
+        is_conversational |= record.is_conversational
     if count == 0:
-        raise InputError("holds no rows, expected one comparison a row", path=rows.name)
+        raise InputError(f"holds no rows, expected {reader.expected}", path=rows.name)
     repeated: Mapping[str, int] = {}
     suspects = _repeated_values(id_hashes)
     if suspects:
-        repeated, duplicates = _repeated_ids(rows, options, suspects)
+        repeated, duplicates = _repeated_ids(rows, options, kind, suspects)
         failures = sorted(failures + duplicates, key=lambda numbered: numbered[0])
     return InputSummary(
         source=rows.name,
@@ -109,50 +146,33 @@ def scan(source: object, options: ReadOptions | None = None) -> InputSummary:
         failures=tuple(failure for _, failure in failures),
         content_sha256=digest.hexdigest(),
         is_conversational=is_conversational,
-        has_human_votes=reader.has_votes,
-        has_human_labels=reader.has_labels,
         extras=types.types,
         repeated_ids=repeated,
+        **reader.facts,
     )
 
 
-def read_comparisons(
-    source: object,
-    *,
-    columns: Mapping[str, str] | None = None,
-    seed: int = 0,
-    skip_bad_rows: bool = False,
-    summary: InputSummary | None = None,
-) -> Iterator[Comparison]:
-    """Stream the comparisons of an input, in its order.
-
-    Args:
-        source: As in `rlaif.data.files.open_source`.
-        columns, seed, skip_bad_rows: As in `ReadOptions`. Skipped rows stand in the summary's failures.
-        summary: What `scan` found with the same options; without it, the input is scanned first.
-
-    Raises:
-        InputError, ConfigError: As `scan`.
-    """
-    options = ReadOptions(columns or {}, seed, skip_bad_rows)
+def _read(
+    source: object, options: ReadOptions, kind: type[RowReader[RecordT, Any]], summary: InputSummary | None
+) -> Iterator[RecordT]:
     rows = source if isinstance(source, RowSource) else open_source(source)
-    repeated = (summary or scan(rows, options)).repeated_ids
-    reader = ComparisonReader(rows.name, options.columns, options.seed, repeated)
+    repeated = (summary or _scan(rows, options, kind)).repeated_ids
+    reader = kind(rows.name, options.columns, options.seed, repeated)
     seen: set[str] = set()
     for line, values in rows.read():
         try:
             if isinstance(values, InputError):
                 raise values
-            comparison, is_made = reader.read(line, values)
+            record, is_made = reader.read(line, values)
         except InputError:
-            if not skip_bad_rows:
+            if not options.skip_bad_rows:
                 raise
             continue
-        if not is_made and comparison.id in repeated:
-            if comparison.id in seen:
+        if not is_made and record.id in repeated:
+            if record.id in seen:
                 continue  # a second row with this id; `scan` has refused it
-            seen.add(comparison.id)
-        yield comparison
+            seen.add(record.id)
+        yield record
 
 
 def _repeated_values(hashes: array[int]) -> set[int]:
@@ -164,14 +184,14 @@ def _repeated_values(hashes: array[int]) -> set[int]:
 
 
 def _repeated_ids(
-    rows: RowSource, options: ReadOptions, suspects: set[int]
+    rows: RowSource, options: ReadOptions, kind: type[RowReader[Any, Any]], suspects: set[int]
 ) -> tuple[dict[str, int], list[tuple[int, Failure]]]:
     """Read the ids with these hashes again, to find which are repeated and where.
 
     Returns:
         `InputSummary.repeated_ids`, and failures with their lines for rows whose given id another row had first.
     """
-    reader = ComparisonReader(rows.name, options.columns, options.seed)
+    reader = kind(rows.name, options.columns, options.seed)
     lines: dict[str, int] = {}
     given: dict[str, int] = {}
     occurrences: Counter[str] = Counter()
@@ -180,21 +200,21 @@ def _repeated_ids(
         if isinstance(values, InputError):
             continue
         try:
-            comparison, is_made = reader.read(line, values)
+            record, is_made = reader.read(line, values)
         except InputError:
             continue
-        if hash(comparison.id) not in suspects:
+        if hash(record.id) not in suspects:
             continue
-        if not is_made and comparison.id in given:
-            reason = f"{comparison.id!r} is also the id of line {lines[comparison.id]}, expected ids that are unique"
+        if not is_made and record.id in given:
+            reason = f"{record.id!r} is also the id of line {lines[record.id]}, expected ids that are unique"
             error = InputError(reason, path=rows.name, line=line, column=options.columns.get("id", "id"))
             if not options.skip_bad_rows:
                 raise error
             failures.append((line, _failure(f"line {line}", error)))
             continue
-        occurrences[comparison.id] += 1
+        occurrences[record.id] += 1
         if not is_made:
-            given[comparison.id], lines[comparison.id] = 1, line
+            given[record.id], lines[record.id] = 1, line
     return {each: given.get(each, 0) for each in occurrences if occurrences[each] > 1 or each in given}, failures
 
 

@@ -1,11 +1,15 @@
-"""What can be said of a run's labels without human ones: ties, position bias, label mass. One pass, constant memory."""
+"""What can be said of a run's labels and ratings without human ones: ties, position bias, how ratings spread, label
+mass, how far a panel's judges agree. One pass, and no memory of the rows but a panel's scores."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif.records import Judgment, Verdict
+from rlaif.data.panels import JudgeCorrelation, PanelScores
+from rlaif.records import RATING_LABELS, Judgment, Rating, Verdict
 
 TIE_BAND = 1e-9
 """A probability this close to 0.5 is a tie."""
@@ -38,6 +42,44 @@ class SlotCounts:
 
 
 @dataclass
+class Moments:
+    """Mean, spread and ends of numbers seen one by one; each is None where none was.
+
+    Source: B. P. Welford, Note on a method for calculating corrected sums of squares and products, 1962.
+    """
+
+    count: int = 0
+    _mean: float = 0.0
+    _squares: float = 0.0
+    _least: float = math.inf
+    _most: float = -math.inf
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        before = value - self._mean
+        self._mean += before / self.count
+        self._squares += before * (value - self._mean)
+        self._least, self._most = min(self._least, value), max(self._most, value)
+
+    @property
+    def mean(self) -> float | None:
+        return self._mean if self.count else None
+
+    @property
+    def sd(self) -> float | None:
+        """Standard deviation of just these numbers (divided by their count)."""
+        return math.sqrt(self._squares / self.count) if self.count else None
+
+    @property
+    def least(self) -> float | None:
+        return self._least if self.count else None
+
+    @property
+    def most(self) -> float | None:
+        return self._most if self.count else None
+
+
+@dataclass
 class LabelStatistics:
     """Counts over the judgments of a run.
 
@@ -51,6 +93,10 @@ class LabelStatistics:
         same_first, same_second: Of these, rows where the first (second) slot won both times.
         bounded: Rows where a label's mass was bounded rather than seen.
         calls: Judge calls behind the labels.
+        unreadable_samples: Samples without a verdict that a label had to do without.
+        partial_rows: Rows that some judge of the panel is missing from.
+        masses: Share of the next-token probability on the labels, over rows and orders.
+        panel: P(A preferred) of each judge of a panel.
     """
 
     rows: int = 0
@@ -64,9 +110,10 @@ class LabelStatistics:
     same_second: int = 0
     bounded: int = 0
     calls: int = 0
-    _mass_sum: float = 0.0
-    _mass_count: int = 0
-    _mass_min: float = float("inf")
+    unreadable_samples: int = 0
+    partial_rows: int = 0
+    masses: Moments = field(default_factory=Moments)
+    panel: PanelScores = field(default_factory=PanelScores)
 
     def add(self, judgment: Judgment) -> None:
         """Count one more row."""
@@ -78,11 +125,12 @@ class LabelStatistics:
             self.identical += 1
             return
         self.bounded += judgment.is_bounded
+        self.unreadable_samples += judgment.unreadable_samples
+        self.partial_rows += bool(judgment.missing_judges)
+        self.panel.add({each.name: each.label.prob_a for each in judgment.by_judge})
         for mass in (judgment.label_mass_ab, judgment.label_mass_ba):
             if mass is not None:
-                self._mass_sum += mass
-                self._mass_count += 1
-                self._mass_min = min(self._mass_min, mass)
+                self.masses.add(mass)
         in_ab = None if label.prob_a_ab is None else verdict_of(label.prob_a_ab)
         in_ba = None if label.prob_a_ba is None else verdict_of(label.prob_a_ba)
         _count(self.in_ab, in_ab, first=Verdict.A)
@@ -107,13 +155,9 @@ class LabelStatistics:
         return (self.same_first + self.same_second) / self.both_orders if self.both_orders else None
 
     @property
-    def label_mass_mean(self) -> float | None:
-        """Mean share of the next-token probability on the labels, over rows and orders; None where none was read."""
-        return self._mass_sum / self._mass_count if self._mass_count else None
-
-    @property
-    def label_mass_min(self) -> float | None:
-        return self._mass_min if self._mass_count else None
+    def judge_correlation(self) -> list[JudgeCorrelation]:
+        """Of P(A preferred), for each pair of the panel's judges; empty without a panel."""
+        return self.panel.correlations()
 
     def as_json(self) -> dict[str, Any]:
         """The figures as they stand in `run.json`."""
@@ -122,6 +166,8 @@ class LabelStatistics:
             "identical": self.identical,
             "ties": self.ties,
             "bounded": self.bounded,
+            "unreadable_samples": self.unreadable_samples,
+            "partial_rows": self.partial_rows,
             "rows_in_both_orders": self.both_orders,
             "swap_consistency": self.swap_consistency,
             "same_position_rate": self.same_position_rate,
@@ -129,8 +175,9 @@ class LabelStatistics:
             "same_position_second": self.same_second,
             "first_rate_ab": self.in_ab.first_rate,
             "first_rate_ba": self.in_ba.first_rate,
-            "label_mass_mean": self.label_mass_mean,
-            "label_mass_min": self.label_mass_min,
+            "label_mass_mean": self.masses.mean,
+            "label_mass_min": self.masses.least,
+            **self.panel.as_json(),
         }
 
 
@@ -143,3 +190,83 @@ def _count(counts: SlotCounts, verdict: Verdict | None, *, first: Verdict) -> No
         counts.first += 1
     else:
         counts.second += 1
+
+
+@dataclass
+class RatingStatistics:
+    """Counts over the ratings of a run.
+
+    Attributes:
+        rows: Rows added, of one response or several.
+        ratings: Expectations in [1, 10], one a response.
+        histogram: Responses by their rating rounded to 1..10; a half goes up.
+        spreads: Standard deviation of the distribution behind each rating: 0 where the judge is sure, 2.87 where it
+            finds all ten scores equally likely, 4.5 at most.
+        masses: Share of the next-token probability on the ten scores, over responses.
+        bounded: Responses where a score's mass was bounded rather than seen.
+        unreadable_samples: Samples without a rating that had to be done without.
+        partial_rows: Rows that some judge of the panel is missing from.
+        calls: Judge calls behind the ratings.
+        panel: Rating by each judge of a panel.
+    """
+
+    rows: int = 0
+    ratings: Moments = field(default_factory=Moments)
+    histogram: list[int] = field(default_factory=lambda: [0] * len(RATING_LABELS))
+    spreads: Moments = field(default_factory=Moments)
+    masses: Moments = field(default_factory=Moments)
+    bounded: int = 0
+    unreadable_samples: int = 0
+    partial_rows: int = 0
+    calls: int = 0
+    panel: PanelScores = field(default_factory=PanelScores)
+
+    def add(self, ratings: Sequence[Rating]) -> None:
+        """Count one more row: the ratings of its responses."""
+        self.rows += 1
+        self.partial_rows += any(rating.missing_judges for rating in ratings)
+        for rating in ratings:
+            expected = rating.rating
+            self.ratings.add(expected)
+            self.histogram[math.floor(expected + 0.5) - 1] += 1
+            self.spreads.add(_spread(rating.probs, expected))
+            if rating.label_mass is not None:
+                self.masses.add(rating.label_mass)
+            self.bounded += rating.is_bounded
+            self.unreadable_samples += rating.unreadable_samples
+            self.calls += rating.calls
+            self.panel.add({each.name: each.rating for each in rating.by_judge})
+
+    @property
+    def responses(self) -> int:
+        """Responses rated."""
+        return self.ratings.count
+
+    @property
+    def judge_correlation(self) -> list[JudgeCorrelation]:
+        """Of the ratings, for each pair of the panel's judges; empty without a panel."""
+        return self.panel.correlations()
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as they stand in `run.json`."""
+        return {
+            "rows": self.rows,
+            "responses": self.responses,
+            "rating_mean": self.ratings.mean,
+            "rating_sd": self.ratings.sd,
+            "rating_min": self.ratings.least,
+            "rating_max": self.ratings.most,
+            "rating_histogram": dict(zip(RATING_LABELS, self.histogram, strict=True)),
+            "distribution_sd_mean": self.spreads.mean,
+            "bounded": self.bounded,
+            "unreadable_samples": self.unreadable_samples,
+            "partial_rows": self.partial_rows,
+            "calls": self.calls,
+            "label_mass_mean": self.masses.mean,
+            "label_mass_min": self.masses.least,
+            **self.panel.as_json(),
+        }
+
+
+def _spread(probs: Sequence[float], mean: float) -> float:
+    return math.sqrt(math.fsum(prob * (score - mean) ** 2 for score, prob in enumerate(probs, 1)))

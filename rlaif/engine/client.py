@@ -1,4 +1,4 @@
-"""The Python API: a judge to compare with, and `label` for a whole dataset."""
+"""The Python API: a judge to compare and to rate with; `label` and `rate` for whole datasets."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import tempfile
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlaif.config import resolve
 from rlaif.data.files import open_source
-from rlaif.engine.asking import Asker, CallCounts
-from rlaif.engine.config import LabelConfig
-from rlaif.engine.labeling import judge_for, open_panel, run_label
-from rlaif.engine.rows import Judging, RowLabeler
-from rlaif.judge.constitutions import load_constitution
-from rlaif.records import Comparison, Judgment, Turn
+from rlaif.engine.config import LabelConfig, RateConfig, RunConfig
+from rlaif.engine.judges import askers_for, judgings_for, open_backends
+from rlaif.engine.labeling import run_label
+from rlaif.engine.rating import run_rate
+from rlaif.engine.rows import Panel, pairwise_panel, rating_panel
+from rlaif.judge.pairwise import PairwiseJudge
+from rlaif.judge.rating import RatingJudge
+from rlaif.records import Candidates, Comparison, Judgment, Rating, Turn
 
 if TYPE_CHECKING:
     import datasets
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from rlaif.backends.base import Backend
 
 Result = TypeVar("Result")
+C = TypeVar("C", bound=RunConfig)
 Prompt = str | Sequence[Mapping[str, str]]
 
 
@@ -51,15 +55,9 @@ class Judge:
             flags["judge"] = specs
         self.config: LabelConfig = resolve(LabelConfig, None, flags)
         given = tuple(judge for judge in judges if not isinstance(judge, str))
-        constitution = load_constitution(self.config.judging.constitution) if self.config.judging.constitution else None
-        self._backends = (*given, *(open_panel(self.config) if specs or not given else ()))
-        counts = CallCounts()
-        self._labeler = RowLabeler(
-            [
-                Judging(judge_for(self.config, constitution, backend), Asker(backend, None, self.config.calls, counts))
-                for backend in self._backends
-            ]
-        )
+        self._backends = (*given, *(open_backends(self.config) if specs or not given else ()))
+        _, self._askers = askers_for(self.config, self._backends)
+        self._comparing = pairwise_panel(judgings_for(PairwiseJudge, self.config, self._askers))
         self._loop = asyncio.new_event_loop()  # last: nothing is left running when a setting is refused
         self._thread = threading.Thread(target=self._loop.run_forever, name="rlaif-judge", daemon=True)
         self._thread.start()
@@ -75,26 +73,66 @@ class Judge:
             BackendError: The judge could not be asked.
             JudgmentError: It answered, and the answer holds no verdict.
         """
-        return self._run(self._labeler.judge(_comparison(prompt, response_a, response_b))).result()
+        return self._run(self._comparing.judge(_comparison(prompt, response_a, response_b))).result()
 
     async def acompare(self, prompt: Prompt, response_a: str, response_b: str) -> Judgment:
         """`compare` for async code."""
-        return await asyncio.wrap_future(self._run(self._labeler.judge(_comparison(prompt, response_a, response_b))))
+        return await asyncio.wrap_future(self._run(self._comparing.judge(_comparison(prompt, response_a, response_b))))
+
+    def rate(self, prompt: Prompt, response: str) -> Rating:
+        """How good a response is, from 1 to 10; blocks until answered.
+
+        Args:
+            prompt: Text, or a conversation as {role, content} messages.
+            response: What is rated.
+
+        Returns:
+            The distribution over the ten scores; its `rating` is the expectation, its `reward` that in [-1, 1].
+
+        Raises:
+            BackendError: The judge could not be asked.
+            JudgmentError: It answered, and the answer holds no rating.
+        """
+        return self._run(self._rate(prompt, response)).result()
+
+    async def arate(self, prompt: Prompt, response: str) -> Rating:
+        """`rate` for async code."""
+        return await asyncio.wrap_future(self._run(self._rate(prompt, response)))
+
+    async def _rate(self, prompt: Prompt, response: str) -> Rating:
+        turns = _turns(prompt)
+        candidates = Candidates(
+            _content_id(turns, response), turns, (response,), is_conversational=not isinstance(prompt, str)
+        )
+        (rating,) = await self._rating.judge(candidates)
+        return rating
+
+    @cached_property
+    def _rating(self) -> Panel[Candidates, tuple[Rating, ...]]:
+        # Made when it is needed: a template of one's own is for comparisons or for ratings, not for both.
+        return rating_panel(judgings_for(RatingJudge, self.config, self._askers))
 
     def label(self, rows: object, out: str | Path | None = None, *, limit: int | None = None) -> datasets.Dataset:
         """As the function `label`."""
-        folder = str(out) if out is not None else tempfile.mkdtemp(prefix="rlaif-")
-        settings = {"input": "rows", "out": folder, "limit": limit}
-        config = LabelConfig(
-            **settings,  # type: ignore[arg-type]
+        config = self._run_config(LabelConfig, out, limit)
+        return _load(self._run(run_label(config, source=open_source(rows), backends=self._backends)).result().folder)
+
+    def rate_rows(self, rows: object, out: str | Path | None = None, *, limit: int | None = None) -> datasets.Dataset:
+        """As the function `rate`."""
+        config = self._run_config(RateConfig, out, limit)
+        return _load(self._run(run_rate(config, source=open_source(rows), backends=self._backends)).result().folder)
+
+    def _run_config(self, config_class: type[C], out: str | Path | None, limit: int | None) -> C:
+        return config_class(
+            input="rows",
+            out=str(out) if out is not None else tempfile.mkdtemp(prefix="rlaif-"),
             judging=self.config.judging,
             backend=self.config.backend,
             calls=self.config.calls,
             source=self.config.source,
             seed=self.config.seed,
+            limit=limit,
         )
-        outcome = self._run(run_label(config, source=open_source(rows), backends=self._backends)).result()
-        return _load(outcome.folder)
 
     def close(self) -> None:
         """Free sockets, threads and models; safe to call twice."""
@@ -140,12 +178,34 @@ def label(rows: object, judge: Judge, out: str | Path | None = None, *, limit: i
     return judge.label(rows, out, limit=limit)
 
 
+def rate(rows: object, judge: Judge, out: str | Path | None = None, *, limit: int | None = None) -> datasets.Dataset:
+    """Ratings for a dataset of responses.
+
+    Args:
+        rows: As for `label`, with columns `prompt` and `response`, or `prompt` and `responses`.
+        judge, out, limit: As for `label`.
+
+    Returns:
+        The rated rows. Raises as `label`.
+    """
+    return judge.rate_rows(rows, out, limit=limit)
+
+
 def _comparison(prompt: Prompt, response_a: str, response_b: str) -> Comparison:
-    is_text = isinstance(prompt, str)
-    turns = (Turn("user", prompt),) if isinstance(prompt, str) else tuple(Turn(m["role"], m["content"]) for m in prompt)
-    content = "\x00".join([*(part for turn in turns for part in turn), response_a, response_b])
-    row_id = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return Comparison(row_id, turns, response_a, response_b, is_conversational=not is_text)
+    turns = _turns(prompt)
+    row_id = _content_id(turns, response_a, response_b)
+    return Comparison(row_id, turns, response_a, response_b, is_conversational=not isinstance(prompt, str))
+
+
+def _turns(prompt: Prompt) -> tuple[Turn, ...]:
+    if isinstance(prompt, str):
+        return (Turn("user", prompt),)
+    return tuple(Turn(message["role"], message["content"]) for message in prompt)
+
+
+def _content_id(turns: tuple[Turn, ...], *responses: str) -> str:
+    content = "\x00".join([*(part for turn in turns for part in turn), *responses])
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _load(folder: Path) -> datasets.Dataset:

@@ -63,11 +63,11 @@ class SourceConfig:
 
 
 @dataclass(frozen=True)
-class LabelConfig:
-    """`rlaif label`: pairwise soft labels for the comparisons of a file."""
+class RunConfig:
+    """What every command that judges the rows of a file has in common."""
 
     input: str
-    """Comparisons: .jsonl, .json, .csv, .parquet (text also .gz), a folder of `datasets`, or hf://OWNER/NAME."""
+    """Rows to judge."""
 
     out: str
     """Run folder to write, or to resume."""
@@ -81,7 +81,23 @@ class LabelConfig:
     """Seed of every random draw; draws depend on it, the row's id and their purpose, never on timing."""
 
     limit: Annotated[int, "at least 1"] | None = None
-    """Label only the first so many rows; a higher limit later continues the run."""
+    """Judge only the first so many rows; a higher limit later continues the run."""
 
     dry_run: bool = False
     """Count calls, tokens and cost, and ask nothing."""
+
+
+@dataclass(frozen=True)
+class LabelConfig(RunConfig):
+    """`rlaif label`: pairwise soft labels for the comparisons of a file."""
+
+    input: str
+    """Comparisons: .jsonl, .json, .csv, .parquet (text also .gz), a folder of `datasets`, or hf://OWNER/NAME."""
+
+
+@dataclass(frozen=True)
+class RateConfig(RunConfig):
+    """`rlaif rate`: ratings from 1 to 10 for the responses of a file."""
+
+    input: str
+    """Rows of prompt and response, or of prompt and responses: the file types of rlaif label."""

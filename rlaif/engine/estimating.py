@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from rlaif.data.costs import cost_usd
 from rlaif.data.files import open_source
-from rlaif.data.sources import scan
-from rlaif.engine.config import LabelConfig
-from rlaif.engine.labeling import comparisons_of, judge_for, open_panel, read_options
-from rlaif.judge.constitutions import load_constitution
+from rlaif.engine.config import RunConfig
+from rlaif.engine.judges import constitution_of, judge_for, open_backends
+from rlaif.engine.running import RunKind, read_options, rows_of
 from rlaif.records import Generation, ScoreRequest
 
 
@@ -26,23 +26,25 @@ class Estimate:
     cost: float | None
 
 
-async def estimate(config: LabelConfig, on_row: Callable[[int], None] = lambda _: None) -> Estimate:
-    """Count what `run_label` would ask, and ask nothing.
+async def estimate(
+    kind: RunKind[Any, Any, Any], config: RunConfig, on_row: Callable[[int], None] = lambda _: None
+) -> Estimate:
+    """Count what a run would ask, and ask nothing.
 
     Raises:
-        RlaifError: As `run_label`, before its first call.
+        RlaifError: As the run itself, before its first call.
     """
     source = open_source(config.input)
-    summary = scan(source, read_options(config))
-    constitution = load_constitution(config.judging.constitution) if config.judging.constitution else None
-    backends = open_panel(config)
+    summary = kind.scan(source, read_options(config))
+    constitution = constitution_of(config)
+    backends = open_backends(config)
     calls = prompt_tokens = completion_tokens = rows = 0
     for backend in backends:
-        judge = judge_for(config, constitution, backend)
+        judge: Any = judge_for(kind.judge, config, constitution, backend)
         async with aclosing(backend):
-            for rows, comparison in enumerate(comparisons_of(config, source, summary), 1):
-                for call in judge.plan(comparison):
-                    conversation = judge.ask(comparison, call)
+            for rows, row in enumerate(rows_of(kind, config, source, summary), 1):
+                for call in judge.plan(row):
+                    conversation = judge.ask(row, call)
                     request = next(conversation)
                     calls += 1
                     prompt_tokens += backend.count_tokens(request.messages)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from rlaif.config import resolve
 from rlaif.data.files import open_source
-from rlaif.data.sources import scan
-from rlaif.engine.config import LabelConfig
+from rlaif.engine.config import RunConfig
 from rlaif.engine.journal import Journal, RequestKeys
-from rlaif.engine.labeling import comparisons_of, read_options
+from rlaif.engine.judges import constitution_of
+from rlaif.engine.kinds import KINDS
 from rlaif.engine.rows import stage_of
 from rlaif.engine.run_folder import RunFolder
+from rlaif.engine.running import RunKind, read_options, rows_of
 from rlaif.errors import InputError, JudgmentError, RunFolderError, did_you_mean
-from rlaif.judge.constitutions import load_constitution
-from rlaif.judge.pairwise import PairwiseJudge, Reading
-from rlaif.records import Comparison, Failure, Reply, Request
+from rlaif.judge.base import Reading
+from rlaif.records import Candidates, Comparison, Failure, Reply, Request
 
 
 @dataclass(frozen=True)
@@ -50,50 +49,52 @@ class ExplainedCall:
 class Explanation:
     """What is known of one row."""
 
-    comparison: Comparison
+    row: Comparison | Candidates
     calls: tuple[ExplainedCall, ...]
     failures: tuple[Failure, ...]
 
 
-def config_of_run(folder: RunFolder) -> tuple[LabelConfig, dict[str, Any]]:
-    """The config of a run and its whole `run.json`.
+def config_of_run(folder: RunFolder) -> tuple[RunKind[Any, Any, Any], RunConfig, dict[str, Any]]:
+    """What a run judges, its config and its whole `run.json`.
 
     Raises:
-        RunFolderError: It is no run of `rlaif label`.
+        RunFolderError: It is no run of `rlaif label` or `rlaif rate`.
     """
     known = folder.read()
-    if known is None or known.get("command") != "label":
-        raise RunFolderError(f"{folder.path}: is no run of `rlaif label` (no such run.json)")
-    return resolve(LabelConfig, None, known["config"]), known
+    if known is None or known.get("command") not in KINDS:
+        commands = " or ".join(f"`rlaif {command}`" for command in KINDS)
+        raise RunFolderError(f"{folder.path}: is no run of {commands} (no such run.json)")
+    judged = KINDS[known["command"]]
+    return judged.kind, resolve(judged.config, None, known["config"]), known
 
 
 def explain_row(folder: RunFolder, row_id: str) -> Explanation:
     """Everything known of one row.
 
     Args:
-        folder: A run of `rlaif label`, finished or not.
+        folder: A run of `rlaif label` or `rlaif rate`, finished or not.
         row_id: The row's id.
 
     Raises:
         RunFolderError: It is no such run.
         InputError: The input is gone or has no such row.
     """
-    config, known = config_of_run(folder)
-    comparison = _find(config, row_id)
-    constitution = load_constitution(config.judging.constitution) if config.judging.constitution else None
+    kind, config, known = config_of_run(folder)
+    row = _find(kind, config, row_id)
+    constitution = constitution_of(config)
     calls: list[ExplainedCall] = []
     with closing(Journal(folder.journal, read_only=True)) as journal:
         for entry in known["judges"]:
-            judge = PairwiseJudge(
+            judge: Any = kind.judge(
                 config.judging, constitution, seed=config.seed, verdict_in_reply=entry["verdict_in_reply"]
             )
             keys = RequestKeys(entry["identity"])
             name = entry["name"] if len(known["judges"]) > 1 else None
-            for call in judge.plan(comparison):
+            for call in judge.plan(row):
                 stage = stage_of(judge, call, name)
-                calls.append(_explain_call(judge.ask(comparison, call), stage, keys, journal))
+                calls.append(_explain_call(judge.ask(row, call), stage, keys, journal))
         failures = tuple(journal.failures_of(row_id))
-    return Explanation(comparison, tuple(calls), failures)
+    return Explanation(row, tuple(calls), failures)
 
 
 def _explain_call(conversation: Any, stage: str, keys: RequestKeys, journal: Journal) -> ExplainedCall:
@@ -112,16 +113,12 @@ def _explain_call(conversation: Any, stage: str, keys: RequestKeys, journal: Jou
             return ExplainedCall(stage, tuple(exchanges), None, f"{error.error_name}: {error}")
 
 
-def _find(config: LabelConfig, row_id: str) -> Comparison:
+def _find(kind: RunKind[Any, Any, Any], config: RunConfig, row_id: str) -> Any:
+    source = open_source(config.input)
     ids: list[str] = []
-    for comparison in _comparisons(config):
-        if comparison.id == row_id:
-            return comparison
-        ids.append(comparison.id)
+    for row in rows_of(kind, config, source, kind.scan(source, read_options(config))):
+        if row.id == row_id:
+            return row
+        ids.append(row.id)
     near = did_you_mean(row_id, ids) or f"; the first ids are {', '.join(ids[:3])}"
     raise InputError(f"has no row with the id {row_id!r}{near}", path=config.input)
-
-
-def _comparisons(config: LabelConfig) -> Iterator[Comparison]:
-    source = open_source(config.input)
-    return comparisons_of(config, source, scan(source, read_options(config)))

@@ -1,10 +1,11 @@
-"""One comparison through one or more judges: all the calls its label needs, and what became of them."""
+"""One row through one or more judges: all the calls it needs, and what became of them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from rlaif.engine.asking import Asker
 from rlaif.errors import (
@@ -20,8 +21,10 @@ from rlaif.errors import (
     RunFolderError,
     TransientBackendError,
 )
-from rlaif.judge.pairwise import Call, PairwiseJudge, Reading, combine_panel
-from rlaif.records import Comparison, Failure, Judgment
+from rlaif.judge.base import Ask, LabelJudge, Reading
+from rlaif.judge.pairwise import PairwiseJudge, combine_panel
+from rlaif.judge.rating import RatingJudge, combine_rating_panel
+from rlaif.records import Candidates, Comparison, Failure, Judgment, Rating
 
 STOPPING_ERRORS = (BackendUnusableError, BackendNotInstalledError, BudgetExceededError, RunFolderError)
 """Errors that concern every row: the run stops, and can be resumed."""
@@ -34,11 +37,44 @@ LOST_ROWS_THAT_STOP = 100
 """Rows one after the other that failed after all their retries: the server is gone."""
 
 
+class Row(Protocol):
+    """What is judged: a `Comparison`, or `Candidates`."""
+
+    @property
+    def id(self) -> str: ...
+
+
+class Call(Protocol):
+    """One of the calls a judge plans for a row; hashable."""
+
+    @property
+    def words(self) -> tuple[str, ...]: ...
+
+    @property
+    def sample(self) -> int: ...
+
+
+RowT = TypeVar("RowT", bound=Row)
+OutcomeT = TypeVar("OutcomeT")
+RowT_contra = TypeVar("RowT_contra", bound=Row, contravariant=True)
+OutcomeT_co = TypeVar("OutcomeT_co", covariant=True)
+
+
+class RowJudge(Protocol[RowT_contra, OutcomeT_co]):
+    """What `PairwiseJudge` and `RatingJudge` have in common, in the eyes of the engine."""
+
+    def plan(self, row: RowT_contra, /) -> Sequence[Any]: ...
+
+    def ask(self, row: RowT_contra, call: Any, /) -> Ask: ...
+
+    def combine(self, row: RowT_contra, readings: Mapping[Any, Reading], /) -> OutcomeT_co: ...
+
+
 @dataclass(frozen=True)
 class Judging:
     """A judge: what it asks, and who answers."""
 
-    judge: PairwiseJudge
+    judge: LabelJudge
     asker: Asker
 
     @property
@@ -46,84 +82,115 @@ class Judging:
         return self.asker.backend.name
 
 
-class RowLabeler:
-    """Labels comparisons, one coroutine each; an error of one row is that row's failure, and no other's.
+class Panel(Generic[RowT, OutcomeT]):
+    """Judges rows, one coroutine each; an error of one row is that row's failure, and no other's.
 
     Args:
-        panel: The judges; each is asked about every row.
+        judgings: One or more; each is asked about every row.
+        combine: The outcome from each judge's (name, outcome), and the names of the judges that failed.
+        allows_partial: Judge a row that some of the judges failed on by the others.
+        on_missing: Told of each failure that was so passed over.
 
     Raises:
         ConfigError: Two judges have one name.
     """
 
-    def __init__(self, panel: Sequence[Judging]) -> None:
-        names = [judging.name for judging in panel]
+    def __init__(
+        self,
+        judgings: Sequence[Judging],
+        combine: Callable[[Sequence[tuple[str, OutcomeT]], Sequence[str]], OutcomeT],
+        *,
+        allows_partial: bool = False,
+        on_missing: Callable[[Failure], None] = lambda _: None,
+    ) -> None:
+        names = [judging.name for judging in judgings]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigError(f"judge: {', '.join(twice)} is named twice; a panel needs judges with different names")
-        self._panel = panel
+        self._judgings = judgings
+        self._combine = combine
+        self._allows_partial = allows_partial
+        self._on_missing = on_missing
         self._asking_rows = 0
         self._has_succeeded = False
         self._failed_first = 0
         self._lost_in_a_row = 0
 
-    async def label(self, comparison: Comparison) -> Judgment | Failure:
-        """The judgment, or why there is none. Rows are to be started in the input's order.
+    async def attempt(self, row: RowT) -> OutcomeT | Failure:
+        """The outcome, or why there is none. Rows are to be started in the input's order.
 
         Raises:
             BackendUnusableError: No row can succeed: said by the server, or shown by the first rows.
             BudgetExceededError, RunFolderError: The run has to stop.
         """
-        calls = self._plan(comparison)
-        is_first = bool(calls) and self._asking_rows < FAILED_FIRST_ROWS_THAT_STOP
-        self._asking_rows += bool(calls)
+        plans = self._plan(row)
+        asks = any(plans)
+        is_first = asks and self._asking_rows < FAILED_FIRST_ROWS_THAT_STOP
+        self._asking_rows += asks
         try:
-            judgment = await self._judge(comparison, calls)
+            outcome = await self._judge(row, plans)
         except STOPPING_ERRORS:
             raise
         except RlaifError as error:
             self._stop_if_hopeless(error, is_first=is_first)
-            attempts = error.attempts if isinstance(error, BackendError) else 1
-            return Failure(comparison.id, error.stage or "judge", f"{error.error_name}: {error}", attempts)
-        if calls:  # identical responses say nothing of the judge
+            return _failure(row, error)
+        if asks:  # identical responses say nothing of the judge
             self._has_succeeded = True
             self._lost_in_a_row = 0
-        return judgment
+        return outcome
 
-    async def judge(self, comparison: Comparison) -> Judgment:
-        """The judgment. One order that fails fails the row; its siblings are awaited first, and their replies kept.
+    async def judge(self, row: RowT) -> OutcomeT:
+        """The outcome. One call that fails fails the row; its siblings are awaited first, and their replies kept.
 
         Raises:
             RlaifError: Of the first call that failed, with its `stage`.
         """
-        return await self._judge(comparison, self._plan(comparison))
+        return await self._judge(row, self._plan(row))
 
-    def _plan(self, comparison: Comparison) -> list[tuple[Judging, Call]]:
-        return [(judging, call) for judging in self._panel for call in judging.judge.plan(comparison)]
+    def _plan(self, row: RowT) -> list[Sequence[Call]]:
+        return [_row_judge(judging).plan(row) for judging in self._judgings]
 
-    async def _judge(self, comparison: Comparison, calls: Sequence[tuple[Judging, Call]]) -> Judgment:
-        results = await asyncio.gather(
-            *(self._read(judging, comparison, call) for judging, call in calls), return_exceptions=True
-        )
+    async def _judge(self, row: RowT, plans: Sequence[Sequence[Call]]) -> OutcomeT:
+        tasks = [self._read(judging, row, call) for judging, plan in zip(self._judgings, plans, strict=True)
+                 for call in plan]  # fmt: skip
+        results = await asyncio.gather(*tasks, return_exceptions=True)
         if stopping := next((result for result in results if isinstance(result, STOPPING_ERRORS)), None):
             raise stopping
-        readings: dict[str, dict[Call, Reading]] = {judging.name: {} for judging in self._panel}
-        for (judging, call), result in zip(calls, results, strict=True):
+        outcomes: list[tuple[str, OutcomeT]] = []
+        faults: list[tuple[str, RlaifError]] = []
+        remaining = iter(results)
+        for judging, plan in zip(self._judgings, plans, strict=True):
+            own = {call: next(remaining) for call in plan}
+            try:
+                outcomes.append((judging.name, self._outcome_of(judging, row, own)))
+            except RlaifError as fault:
+                faults.append((judging.name, fault))
+        if faults and not (self._allows_partial and outcomes):
+            raise faults[0][1]
+        for _, error in faults:
+            self._on_missing(_failure(row, error))
+        return self._combine(outcomes, [name for name, _ in faults])
+
+    def _outcome_of(self, judging: Judging, row: RowT, results: Mapping[Call, Reading | BaseException]) -> OutcomeT:
+        readings: dict[Call, Reading] = {}
+        for call, result in results.items():
             if isinstance(result, BaseException):
                 if isinstance(result, RlaifError):
                     result.stage = self._stage_of(judging, call)
                 raise result
-            readings[judging.name][call] = result
-        return combine_panel(
-            [(judging.name, judging.judge.combine(comparison, readings[judging.name])) for judging in self._panel]
-        )
+            readings[call] = result
+        try:
+            return _row_judge(judging).combine(row, readings)  # type: ignore[no-any-return]
+        except RlaifError as error:
+            error.stage = error.stage or (judging.name if len(self._judgings) > 1 else None)
+            raise
 
-    async def _read(self, judging: Judging, comparison: Comparison, call: Call) -> Reading:
+    async def _read(self, judging: Judging, row: RowT, call: Call) -> Reading:
         stage = self._stage_of(judging, call)
-        conversation = judging.judge.ask(comparison, call)
+        conversation = _row_judge(judging).ask(row, call)
         request = next(conversation)
         step = 1
         while True:
-            reply = await judging.asker.ask(request, comparison.id, stage if step == 1 else f"{stage}, step {step}")
+            reply = await judging.asker.ask(request, row.id, stage if step == 1 else f"{stage}, step {step}")
             try:
                 request = conversation.send(reply)
             except StopIteration as finished:
@@ -145,14 +212,36 @@ class RowLabeler:
             raise BackendUnusableError(f"the last {self._lost_in_a_row} rows failed, stopped: {error}") from error
 
     def _stage_of(self, judging: Judging, call: Call) -> str:
-        return stage_of(judging.judge, call, judging.name if len(self._panel) > 1 else None)
+        return stage_of(judging.judge, call, judging.name if len(self._judgings) > 1 else None)
 
 
-def stage_of(judge: PairwiseJudge, call: Call, judge_name: str | None) -> str:
+def pairwise_panel(
+    judgings: Sequence[Judging], on_missing: Callable[[Failure], None] = lambda _: None
+) -> Panel[Comparison, Judgment]:
+    """A panel of `PairwiseJudge`s. Raises as `Panel`."""
+    allows_partial = judgings[0].judge.config.allow_partial_panel
+    return Panel(judgings, combine_panel, allows_partial=allows_partial, on_missing=on_missing)
+
+
+def rating_panel(
+    judgings: Sequence[Judging], on_missing: Callable[[Failure], None] = lambda _: None
+) -> Panel[Candidates, tuple[Rating, ...]]:
+    """A panel of `RatingJudge`s. Raises as `Panel`."""
+    allows_partial = judgings[0].judge.config.allow_partial_panel
+    return Panel(judgings, combine_rating_panel, allows_partial=allows_partial, on_missing=on_missing)
+
+
+def stage_of(judge: LabelJudge, call: Call, judge_name: str | None) -> str:
     """Where in a row's judging a call stands, such as "ab" or "openai:gpt-4.1-mini: ba, concise, sample 2"."""
-    parts = [call.order.value]
-    if call.principle is not None:
-        parts.append(call.principle.id)
-    if judge.config.samples > 1:
-        parts.append(f"sample {call.sample + 1}")
+    parts = [*call.words, *([f"sample {call.sample + 1}"] if judge.config.samples > 1 else [])]
     return (f"{judge_name}: " if judge_name else "") + ", ".join(parts)
+
+
+def _row_judge(judging: Judging) -> RowJudge[Any, Any]:
+    assert isinstance(judging.judge, PairwiseJudge | RatingJudge)
+    return judging.judge
+
+
+def _failure(row: Row, error: RlaifError) -> Failure:
+    attempts = error.attempts if isinstance(error, BackendError) else 1
+    return Failure(row.id, error.stage or "judge", f"{error.error_name}: {error}", attempts)

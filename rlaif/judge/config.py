@@ -41,7 +41,10 @@ class JudgeConfig:
     """How the orders are averaged: probabilities (as published) or logits (removes an additive slot bias exactly)."""
 
     scoring: Scoring = "logprobs"
-    """Read the label from log-probabilities, or from the share of sampled verdicts (for servers without them)."""
+    """Read the label from log-probabilities, or from the share of sampled verdicts (for servers without them).
+
+    To the samples, one more is added that is spread evenly over the labels, so that no label is 0 or 1.
+    """
 
     samples: Annotated[int, "at least 1"] = 1
     """Samples a label: rationales with --cot (self-consistency), verdicts with --scoring sample."""
@@ -53,7 +56,10 @@ class JudgeConfig:
     """Most tokens of a rationale."""
 
     min_label_mass: Annotated[float, "0 to 1"] = 0.01
-    """Least share of the next-token probability that must fall on the two labels; a row below it fails."""
+    """Least share of the next-token probability that must fall on the labels; a row below it fails."""
+
+    allow_partial_panel: bool = False
+    """Label a row that some judges of a panel failed on from the others, and say which; by default the row fails."""
 
     def __post_init__(self) -> None:
         faults = [

@@ -25,18 +25,37 @@ _BARE = re.compile(r"^\W*(?:response\s+)?([12])\W*$", re.IGNORECASE)
 """A reply that is nothing but the label."""
 
 
-class StatedVerdict(NamedTuple):
-    """A verdict found in generated text.
+_RATED = re.compile(
+    r"rating[^\S\n]*(?:\([^)\n]{0,20}\))?(?:"
+    # on one line; "7/10" and "7 out of 10" are a 7, "7-8" and "7 or 8" are none
+    r"[^\w\n]{0,8}(?:is\b)?[^\w\n]{0,8}(?P<beside>10|[1-9])"
+    r"(?!\d|[.,]\d|[^\S\n]*(?:or\b|and\b|to\b|[-–&])[^\S\n]*\d|[^\S\n]*/[^\S\n]*(?!10\b)\d)"
+    # as a heading, and the score alone on a line below
+    r"|\W{0,12}(?P<below>10|[1-9])(?:[^\S\n]*/[^\S\n]*10)?(?=[^\w\n]*(?:\n|\Z)))",
+    re.IGNORECASE,
+)
+"""The sentence our rating templates ask for, with what models put around it."""
 
-    `start` is the character offset of the label's digit; `statement` the offset where the stating sentence begins.
+_BARE_RATING = re.compile(r"^\W*(10|[1-9])(?:\W{0,4}/\s*10)?\W*$")
+
+
+class StatedLabel(NamedTuple):
+    """A label found in generated text.
+
+    `start` is the character offset of the label's first digit; `statement` that where the stating sentence begins.
     """
 
-    slot: Slot
+    label: str
     start: int
     statement: int
 
+    @property
+    def slot(self) -> Slot:
+        """What the label names in a comparison."""
+        return Slot(self.label)
 
-def find_verdict(text: str) -> StatedVerdict:
+
+def find_verdict(text: str) -> StatedLabel:
     """The slot a reply prefers.
 
     The last sentence of the form "Preferred response: 1" counts; a reply of the digit alone counts as well. A sentence
@@ -48,15 +67,35 @@ def find_verdict(text: str) -> StatedVerdict:
     >>> find_verdict("Both are fine. Preferred response: **2**").slot
     <Slot.SECOND: '2'>
     """
-    matches = [match for match in _STATED.finditer(text) if not _is_quoted(match)]
-    if not matches and (bare := _BARE.match(text)):
+    return _stated(text, _STATED, _BARE, "verdict")
+
+
+def find_rating(text: str) -> StatedLabel:
+    """The score a reply gives, a whole number from 1 to 10.
+
+    The last sentence of the form "Rating: 7" counts, and so does a reply of the number alone; "7/10" is a 7, "7.5" and
+    "7 or 8" are no scores. Quotations do not count, as for `find_verdict`.
+
+    Raises:
+        UnreadableVerdictError: No rating is stated, or statements contradict one another.
+
+    >>> find_rating("Clear and complete. Rating: 9/10").label
+    '9'
+    """
+    return _stated(text, _RATED, _BARE_RATING, "rating")
+
+
+def _stated(text: str, statement: re.Pattern[str], bare_label: re.Pattern[str], what: str) -> StatedLabel:
+    matches = [match for match in statement.finditer(text) if not _is_quoted(match)]
+    if not matches and (bare := bare_label.match(text)):
         matches = [bare]
     if not matches:
-        raise UnreadableVerdictError(f"the reply states no verdict: {_excerpt(text)}")
-    if len({text[_digit(match)] for match in matches}) > 1:
-        raise UnreadableVerdictError(f"the reply states both verdicts: {_excerpt(text)}")
+        raise UnreadableVerdictError(f"the reply states no {what}: {_excerpt(text)}")
+    found = {match[match.lastindex or 0] for match in matches}
+    if len(found) > 1:
+        raise UnreadableVerdictError(f"the reply states more than one {what}: {_excerpt(text)}")
     last = matches[-1]
-    return StatedVerdict(Slot(text[_digit(last)]), _digit(last), last.start())
+    return StatedLabel(found.pop(), last.start(last.lastindex or 0), last.start())
 
 
 def token_at(tokens: tuple[GeneratedToken, ...], text: str, position: int) -> GeneratedToken | None:
@@ -74,11 +113,6 @@ def token_at(tokens: tuple[GeneratedToken, ...], text: str, position: int) -> Ge
         if position < offset:
             return token
     return None
-
-
-def _digit(match: re.Match[str]) -> int:
-    """Where the label's digit stands: the last character of both patterns' groups."""
-    return match.start(match.lastindex or 0)
 
 
 def _is_quoted(match: re.Match[str]) -> bool:

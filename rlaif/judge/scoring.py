@@ -40,7 +40,8 @@ def candidate_distribution(reply: CandidateLogprobs, labels: Sequence[str], min_
     """Turn next-token log-probabilities into a distribution over the labels.
 
     The token variants of a label ("1", " 1") are summed. In a top-k reply an absent label is unseen, not impossible:
-    its mass is taken as the smaller of the lowest returned probability and what the returned tokens leave of 1.
+    its mass is taken as the smaller of the lowest returned probability and what the returned tokens leave of 1, which
+    several unseen labels share.
 
     Args:
         reply: Natural log-probabilities (nats) of next tokens.
@@ -76,7 +77,7 @@ def candidate_distribution(reply: CandidateLogprobs, labels: Sequence[str], min_
         )
     is_bounded = bool(unseen) and not reply.is_exhaustive
     if is_bounded:
-        bound = min(lowest, max(0.0, 1.0 - returned))
+        bound = min(lowest, max(0.0, 1.0 - returned) / len(unseen))
         for label in unseen:
             masses[label] = bound
     if seen_mass < min_mass:
@@ -88,17 +89,39 @@ def candidate_distribution(reply: CandidateLogprobs, labels: Sequence[str], min_
     return LabelDistribution(tuple(masses[label] / total for label in labels), min(seen_mass, 1.0), is_bounded)
 
 
-def sampled_distribution(counts: Sequence[int], smoothing: float = 0.5) -> tuple[float, ...]:
-    """A distribution over labels from counts of sampled verdicts.
+def sampled_distribution(counts: Sequence[int]) -> tuple[float, ...]:
+    """A distribution over labels from counts of sampled verdicts; the order of the labels is kept.
 
-    Each count gets `smoothing` pseudo-counts (Jeffreys' prior at 0.5), so that few samples never give a probability of
-    0 or 1; the order of the labels is kept.
+    One pseudo-sample is spread evenly over the labels, so that few samples never give a probability of 0 or 1: half a
+    count each for two labels (Jeffreys' prior), a tenth each for ten.
+
+    Source: Perks (1947), "Some observations on inverse probability", for the prior 1/k over k labels.
 
     >>> sampled_distribution([3, 1])
     (0.7, 0.3)
     """
-    total = sum(counts) + smoothing * len(counts)
-    return tuple((count + smoothing) / total for count in counts)
+    pseudo = 1.0 / len(counts)
+    total = sum(counts) + 1.0
+    return tuple((count + pseudo) / total for count in counts)
+
+
+def mean_distribution(
+    distributions: Sequence[Sequence[float]], weights: Sequence[float] | None = None
+) -> tuple[float, ...]:
+    """Weighted mean of distributions over the same labels; weights need not sum to 1.
+
+    Raises:
+        ValueError: No distributions, or weights that are negative or all zero.
+
+    >>> mean_distribution([(1.0, 0.0), (0.5, 0.5)])
+    (0.75, 0.25)
+    """
+    checked = _checked_weights(len(distributions), weights)
+    total = math.fsum(checked)
+    return tuple(
+        math.fsum(prob * weight for prob, weight in zip(probs, checked, strict=True)) / total
+        for probs in zip(*distributions, strict=True)
+    )
 
 
 def debias(p_first_ab: float, p_first_ba: float, method: Debias = "mean-prob") -> float:
@@ -157,10 +180,7 @@ def mean_label(labels: Sequence[SoftLabel], weights: Sequence[float] | None = No
     Raises:
         ValueError: No labels, or weights that are negative or all zero.
     """
-    weights = [1.0] * len(labels) if weights is None else list(weights)
-    total = sum(weights)
-    if not labels or total <= 0 or min(weights) < 0:
-        raise ValueError(f"a mean needs labels with weights of at least 0 that are not all 0, not {weights}")
+    weights = _checked_weights(len(labels), weights)
 
     def mean(values: Iterable[float | None]) -> float | None:
         pairs = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
@@ -170,6 +190,13 @@ def mean_label(labels: Sequence[SoftLabel], weights: Sequence[float] | None = No
     prob_a = mean(label.prob_a for label in labels)
     assert prob_a is not None
     return SoftLabel(prob_a, mean(label.prob_a_ab for label in labels), mean(label.prob_a_ba for label in labels))
+
+
+def _checked_weights(count: int, weights: Sequence[float] | None) -> list[float]:
+    checked = [1.0] * count if weights is None else list(weights)
+    if not checked or sum(checked) <= 0 or min(checked) < 0:
+        raise ValueError(f"a mean needs labels with weights of at least 0 that are not all 0, not {checked}")
+    return checked
 
 
 def _logit(prob: float) -> float:

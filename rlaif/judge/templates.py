@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import jinja2
 import jinja2.meta
@@ -24,7 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from rlaif.assets import find_asset, shipped_names
 from rlaif.errors import PromptError, did_you_mean
 from rlaif.judge.config import PreambleStyle
-from rlaif.records import Comparison, Message, Order, Segment
+from rlaif.records import Comparison, Message, Order, Segment, Turn
 
 _NONCE = secrets.token_hex(16)
 _OPEN, _CLOSE = f"\x00<{_NONCE}<\x00", f"\x00>{_NONCE}>\x00"
@@ -70,11 +70,15 @@ class Exemplars:
         return self.items[:shots]
 
 
-class PairwiseTemplate:
-    """One pairwise template with its preamble style, exemplars and chain-of-thought switch: renders comparisons.
+Kind = Literal["pairwise", "rating"]
+"""The folders of `prompts` whose templates ask for a label."""
+
+
+class JudgeTemplate:
+    """One template with its preamble style, exemplars and chain-of-thought switch.
 
     Args:
-        task: A shipped task, or the path of a .jinja file. A file may extend "pairwise/base.jinja".
+        task: A shipped task, or the path of a .jinja file. A file may extend "KIND/base.jinja".
         preamble: "base" or "detailed".
         shots: Exemplars to show.
         cot: Ask for reasons before the verdict.
@@ -83,13 +87,43 @@ class PairwiseTemplate:
         PromptError: The template or its exemplars cannot be found or parsed.
     """
 
+    kind: ClassVar[Kind]
+
     def __init__(self, task: str, *, preamble: PreambleStyle = "base", shots: int = 0, cot: bool = False) -> None:
         self.task = task
-        self._path = find_asset("prompts", _template_name(task))
+        self._path = find_asset("prompts", _template_name(self.kind, task))
         self._environment = _environment(self._path.parent)
         self._template = _load(self._environment, self._path)
         exemplars = load_exemplars(self._path).first(shots) if shots else ()
         self._constants = {"preamble": preamble, "exemplars": exemplars, "cot": cot}
+
+    def _render(self, variables: Mapping[str, object]) -> tuple[Segment, ...]:
+        try:
+            return _segments(self._template.render(**self._constants, **variables))
+        except PromptError as error:
+            raise PromptError(f"{self._path.name}: {error}") from error
+        except jinja2.UndefinedError as error:
+            known = ", ".join(sorted({*self._constants, *variables}))
+            raise PromptError(f"{self._path.name}: {error.message}; a {self.kind} template has: {known}") from error
+        except Exception as error:  # a template is the user's program: whatever it raises is the template's fault
+            raise PromptError(f"{self._path.name}: {error or type(error).__name__}") from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the template, all it extends or includes, and the exemplars and switches in use."""
+        digest = hashlib.sha256()
+        for source in _sources(self._environment, self._path):
+            digest.update(hashlib.sha256(source.encode()).digest())
+        if self._constants["cot"]:  # a second call may ask with it
+            digest.update(render_verdict_cue(self.kind).content.encode())
+        digest.update(repr(sorted(self._constants.items(), key=lambda item: item[0])).encode())
+        return digest.hexdigest()
+
+
+class PairwiseTemplate(JudgeTemplate):
+    """Shows two responses and asks for the better one."""
+
+    kind = "pairwise"
 
     def render(
         self, comparison: Comparison, order: Order, *, principle: str | None = None, verdict_in_reply: bool = False
@@ -107,8 +141,7 @@ class PairwiseTemplate:
         """
         response_1, response_2 = comparison.in_slots(order)
         variables = {
-            "prompt": comparison.prompt[0].content if len(comparison.prompt) == 1 else _transcript(comparison),
-            "turns": comparison.prompt,
+            **_prompt_variables(comparison.prompt),
             "response_1": response_1,
             "response_2": response_2,
             "principle": principle,
@@ -116,33 +149,38 @@ class PairwiseTemplate:
         }
         return (Message("user", self._render(variables)),)
 
-    def _render(self, variables: Mapping[str, object]) -> tuple[Segment, ...]:
-        try:
-            return _segments(self._template.render(**self._constants, **variables))
-        except PromptError as error:
-            raise PromptError(f"{self._path.name}: {error}") from error
-        except jinja2.UndefinedError as error:
-            known = ", ".join(sorted({*self._constants, *variables}))
-            raise PromptError(f"{self._path.name}: {error.message}; a comparison has: {known}") from error
-        except Exception as error:  # a template is the user's program: whatever it raises is the template's fault
-            raise PromptError(f"{self._path.name}: {error or type(error).__name__}") from error
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of the template, all it extends or includes, and the exemplars and switches in use."""
-        digest = hashlib.sha256()
-        for source in _sources(self._environment, self._path):
-            digest.update(hashlib.sha256(source.encode()).digest())
-        if self._constants["cot"]:  # a second call may ask with it
-            digest.update(render_verdict_cue().content.encode())
-        digest.update(repr(sorted(self._constants.items(), key=lambda item: item[0])).encode())
-        return digest.hexdigest()
+class RatingTemplate(JudgeTemplate):
+    """Shows one response and asks for a score from 1 to 10."""
+
+    kind = "rating"
+
+    def render(
+        self, prompt: Sequence[Turn], response: str, *, principle: str | None = None, verdict_in_reply: bool = False
+    ) -> tuple[Message, ...]:
+        """The messages that show `response`; byte for byte what the template says.
+
+        Args:
+            prompt: The conversation that it answers.
+            response: What is rated.
+            principle, verdict_in_reply: As for `PairwiseTemplate.render`.
+
+        Raises:
+            PromptError: The template uses a variable that does not exist, or does what the sandbox forbids.
+        """
+        variables = {
+            **_prompt_variables(prompt),
+            "response": response,
+            "principle": principle,
+            "verdict_in_reply": verdict_in_reply,
+        }
+        return (Message("user", self._render(variables)),)
 
 
 @cache
-def render_verdict_cue() -> Message:
+def render_verdict_cue(kind: Kind = "pairwise") -> Message:
     """The message that asks for the verdict alone, after the reasons."""
-    path = find_asset("prompts", "pairwise/verdict.jinja")
+    path = find_asset("prompts", f"{kind}/verdict.jinja")
     return Message("user", _segments(_load(_environment(path.parent), path).render()))
 
 
@@ -165,26 +203,25 @@ def load_exemplars(template: Path) -> Exemplars:
     return Exemplars(path.name, tuple(items))
 
 
-def shipped_tasks() -> tuple[str, ...]:
+def shipped_tasks(kind: Kind = "pairwise") -> tuple[str, ...]:
     """Names that `--task` takes, besides paths."""
     names = (Path(name) for name in shipped_names("prompts"))
-    return tuple(
-        name.name for name in names if name.parent == Path("pairwise") and name.name not in ("base", "verdict")
-    )
+    return tuple(name.name for name in names if name.parent == Path(kind) and name.name not in ("base", "verdict"))
 
 
-def _template_name(task: str) -> str:
+def _template_name(kind: Kind, task: str) -> str:
     if task.endswith(".jinja"):
         return task
-    if task not in (known := shipped_tasks()):
+    if task not in (known := shipped_tasks(kind)):
         raise PromptError(
             f"unknown task {task!r}{did_you_mean(task, known)}; known: {', '.join(known)}, or the path of a .jinja file"
         )
-    return f"pairwise/{task}.jinja"
+    return f"{kind}/{task}.jinja"
 
 
-def _transcript(comparison: Comparison) -> str:
-    return "\n\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in comparison.prompt)
+def _prompt_variables(prompt: Sequence[Turn]) -> dict[str, object]:
+    transcript = "\n\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in prompt)
+    return {"prompt": prompt[0].content if len(prompt) == 1 else transcript, "turns": prompt}
 
 
 def _environment(folder: Path) -> jinja2.Environment:

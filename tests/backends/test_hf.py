@@ -20,11 +20,12 @@ from rlaif.backends import hf
 from rlaif.backends.base import Backend
 from rlaif.backends.hf import HfBackend
 from rlaif.backends.hf_loading import ModelSource, fingerprint_folder, load_model
+from rlaif.backends.model_runs import ScoreJob
 from rlaif.errors import BackendUnusableError, ConfigError, PromptTooLongError
-from rlaif.records import GenerateRequest, Message, ScoreRequest, Segment
+from rlaif.records import RATING_LABELS, CandidateLogprobs, GenerateRequest, Message, ScoreRequest, Segment
 from rlaif.tokens import PromptEncoder, flatten
 from tests.backends.contract import LABELS, BackendContract, messages
-from tests.tiny_models import save_model
+from tests.tiny_models import byte_level_tokenizer, save_model
 
 SHARED_MODELS = Path(__file__).resolve().parents[3] / "shared" / "models"
 
@@ -110,11 +111,91 @@ async def test_a_verdict_after_reasons_computes_the_new_tokens_alone(folder: Pat
 
 
 @pytest.mark.parametrize("shares_prefixes", [True, False])
-async def test_a_label_without_a_token_is_named(folder: Path, shares_prefixes: bool) -> None:
+async def test_a_label_that_takes_more_than_two_tokens_is_named(folder: Path, shares_prefixes: bool) -> None:
     backend = HfBackend(str(folder), shares_prefixes=shares_prefixes)
-    with pytest.raises(BackendUnusableError, match=r"tiny-llama has no single token for the label '10', 'seven'"):
-        await backend.score(ScoreRequest(messages("x"), ("1", "10", "seven")))
+    with pytest.raises(BackendUnusableError, match=r"tiny-llama writes the label 'seven' in a way that cannot be read"):
+        await backend.score(ScoreRequest(messages("x"), ("1", "seven")))
     await backend.aclose()
+
+
+def enumerated(folder: Path, text: str) -> dict[str, float]:
+    """P of each rating by plain forward passes of transformers: "10" is its own token, or "1" and then "0"."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    prompt = flatten(PromptEncoder(tokenizer).encode(messages(text)))
+    vocab = tokenizer.get_vocab()
+
+    def after(ids: list[int]) -> torch.Tensor:
+        with torch.inference_mode():
+            return model(torch.tensor([ids])).logits[0, -1].double().softmax(-1)
+
+    first = after(prompt)
+    masses = dict.fromkeys(RATING_LABELS, 0.0)
+    for label in RATING_LABELS:
+        for name in (label, f"Ġ{label}", f"Ċ{label}"):
+            if name not in vocab:
+                continue
+            mass = float(first[vocab[name]])
+            if label == "1" and "10" not in vocab:
+                ten = mass * float(after([*prompt, vocab[name]])[vocab["0"]])
+                masses["10"] += ten
+                mass -= ten
+            masses[label] += mass
+    return masses
+
+
+def masses_of(reply: CandidateLogprobs) -> dict[str, float]:
+    found = dict.fromkeys(RATING_LABELS, 0.0)
+    for text, logprob in reply.tokens:
+        found[text.strip()] += math.exp(logprob)
+    return found
+
+
+@pytest.mark.parametrize("budget", [1, 90, 16384])
+@pytest.mark.parametrize("shares_prefixes", [True, False])
+@pytest.mark.parametrize("has_ten", [True, False])
+async def test_ratings_equal_enumeration_however_ten_is_written(
+    tmp_path: Path, has_ten: bool, shares_prefixes: bool, budget: int
+) -> None:
+    folder = save_model(tmp_path / "rater", tokenizer=byte_level_tokenizer(has_ten=has_ten), likes_digits=True)
+    backend = HfBackend(str(folder), shares_prefixes=shares_prefixes, max_batch_tokens=budget)
+    texts = ["", "Hello.", "x" * 30, "a b c", "Hello."]
+    replies = await asyncio.gather(*(backend.score(ScoreRequest(messages(text), RATING_LABELS)) for text in texts))
+    await backend.aclose()
+    expected = [enumerated(folder, text) for text in texts]
+    assert max(masses["10"] for masses in expected) > 0.03
+    for masses, reply in zip(expected, replies, strict=True):
+        assert masses_of(reply) == pytest.approx(masses, abs=1e-5)
+        assert {"10", " 10"} <= {token.token for token in reply.tokens}
+        assert reply.is_exhaustive
+        assert 0 <= reply.usage.cached_tokens <= reply.usage.prompt_tokens
+
+
+async def test_a_whole_ten_takes_one_read_and_a_split_one_a_token_for_each_first_half(tmp_path: Path) -> None:
+    jobs: dict[bool, list[ScoreJob]] = {}
+    for has_ten in (True, False):
+        folder = save_model(tmp_path / str(has_ten), tokenizer=byte_level_tokenizer(has_ten=has_ten))
+        backend = HfBackend(str(folder))
+        await backend.score(ScoreRequest(messages("x"), LABELS))
+        runner, seen = backend._runner, jobs.setdefault(has_ten, [])
+        score = runner.score
+        runner.score = lambda batch, seen=seen, score=score: seen.extend(batch) or score(batch)  # type: ignore
+        await backend.score(ScoreRequest(messages("x"), RATING_LABELS))
+        await backend.aclose()
+    assert len(jobs[True]) == 1
+    prompt, *halves = (job.ids for job in jobs[False])
+    vocab = byte_level_tokenizer().get_vocab()
+    assert halves == [[*prompt, vocab[name]] for name in ("1", "Ġ1", "Ċ1")]
+
+
+async def test_the_second_half_has_to_fit_the_context_too(tmp_path: Path) -> None:
+    backend = HfBackend(str(save_model(tmp_path / "short", context=96)), truncate=True)
+    room = 96 - backend.count_tokens(messages(""))
+    full, cut = await asyncio.gather(
+        backend.score(ScoreRequest(messages("x" * room), LABELS)),
+        backend.score(ScoreRequest(messages("x" * room), RATING_LABELS)),
+    )
+    await backend.aclose()
+    assert (full.usage.prompt_tokens, cut.usage.prompt_tokens) == (96, 95)
 
 
 async def test_a_prompt_longer_than_the_context_fails_alone(folder: Path) -> None:

@@ -30,8 +30,9 @@ from rlaif.errors import (
     TransientBackendError,
 )
 from rlaif.records import GeneratedToken, GenerateRequest, Message, ScoreRequest, Segment, TokenLogprob, Usage
+from tests.backends.api_server import ApiServer
 from tests.backends.contract import BackendContract
-from tests.servers import Answer, Received, ScriptedServer, chat_reply, error_reply, free_port
+from tests.servers import Answer, Received, chat_reply, error_reply, free_port
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -51,7 +52,7 @@ def question(*texts: str) -> ScoreRequest:
 
 
 @asynccontextmanager
-async def opened(*servers: ScriptedServer, **options: Any) -> AsyncIterator[OpenAIBackend]:
+async def opened(*servers: ApiServer, **options: Any) -> AsyncIterator[OpenAIBackend]:
     options = {"base_urls": [server.url for server in servers], "timeout": 60.0, **options}
     backend = OpenAIBackend("judge", **options)
     try:
@@ -61,7 +62,7 @@ async def opened(*servers: ScriptedServer, **options: Any) -> AsyncIterator[Open
 
 
 async def score_against(answer: Any, request: ScoreRequest | None = None, **options: Any) -> Any:
-    with ScriptedServer(answer) as server:
+    with ApiServer(answer) as server:
         async with opened(server, **options) as backend:
             return await backend.score(request or question())
 
@@ -76,7 +77,7 @@ async def error_against(answer: Any, **options: Any) -> BackendError:
 
 
 async def test_score_asks_the_chat_endpoint_for_one_token_with_its_alternatives() -> None:
-    with ScriptedServer(Answer(chat_reply())) as server:
+    with ApiServer(Answer(chat_reply())) as server:
         async with opened(server, api_key=KEY) as backend:
             request = ScoreRequest(
                 (
@@ -115,7 +116,7 @@ async def test_the_completions_endpoint_gets_text_and_its_dictionary_is_read() -
         "text_offset": [0],
     }
     body = {"choices": [{"index": 0, "text": " 1", "logprobs": logprobs, "finish_reason": "length"}]}
-    with ScriptedServer(Answer(body)) as server:
+    with ApiServer(Answer(body)) as server:
         async with opened(server, endpoint="completions", top_logprobs=5) as backend:
             reply = await backend.score(question("First.", "Second."))
     (received,) = server.received
@@ -168,7 +169,7 @@ async def test_generate_passes_what_it_is_given_and_reads_every_token() -> None:
         {"token": " 2", "logprob": -0.2, "top_logprobs": [{"token": " 1", "logprob": -1.8}]},
         {"token": "1", "logprob": -0.3, "top_logprobs": []},
     ]
-    with ScriptedServer(Answer(body)) as server:
+    with ApiServer(Answer(body)) as server:
         async with opened(server) as backend:
             generation = await backend.generate(
                 GenerateRequest(user("Why?"), max_tokens=512, temperature=0.7, seed=11, labels=("1", "2"))
@@ -206,7 +207,7 @@ async def test_generate_on_the_completions_endpoint() -> None:
         "top_logprobs": [{"So": -1.0}, {" 2": -0.5}, None],
     }
     body = {"choices": [{"text": "So 12", "logprobs": logprobs, "finish_reason": "length"}]}
-    with ScriptedServer(Answer(body)) as server:
+    with ApiServer(Answer(body)) as server:
         async with opened(server, endpoint="completions") as backend:
             generation = await backend.generate(GenerateRequest(user("x"), max_tokens=3, labels=("1", "2")))
     assert generation.tokens == (
@@ -247,14 +248,14 @@ async def test_missing_logprobs_on_the_completions_endpoint(logprobs: dict[str, 
 
 
 async def test_generate_does_without_logprobs_that_do_not_come() -> None:
-    with ScriptedServer(Answer(chat_reply(text="2", logprobs=None))) as server:
+    with ApiServer(Answer(chat_reply(text="2", logprobs=None))) as server:
         async with opened(server) as backend:
             generation = await backend.generate(GenerateRequest(user("x"), max_tokens=2, labels=("1", "2")))
     assert (generation.text, generation.tokens) == ("2", ())
 
 
 async def test_text_that_no_encoding_can_carry_and_text_of_a_mebibyte_are_sent() -> None:
-    with ScriptedServer(Answer(chat_reply())) as server:
+    with ApiServer(Answer(chat_reply())) as server:
         async with opened(server) as backend:
             await backend.score(question("lone \ud83d, pair \ud83d\ude00, nul \x00"))
             await backend.score(question("x" * 2**20))
@@ -265,7 +266,7 @@ async def test_text_that_no_encoding_can_carry_and_text_of_a_mebibyte_are_sent()
 
 async def test_extra_fields_are_sent_and_are_part_of_the_identity() -> None:
     extra = {"chat_template_kwargs": {"enable_thinking": False}}
-    with ScriptedServer(Answer(chat_reply())) as server:
+    with ApiServer(Answer(chat_reply())) as server:
         async with opened(server, extra_body=extra) as backend:
             await backend.score(question())
             identity = backend.identity
@@ -316,7 +317,7 @@ async def test_a_body_with_any_surprise_is_malformed_and_shown_in_part(body: Any
 
 
 async def test_a_malformed_generation_is_told_too() -> None:
-    with ScriptedServer(Answer(chat_reply(logprobs={"content": [{"token": 3, "logprob": 0}]}))) as server:
+    with ApiServer(Answer(chat_reply(logprobs={"content": [{"token": 3, "logprob": 0}]}))) as server:
         async with opened(server) as backend:
             with pytest.raises(MalformedReplyError):
                 await backend.generate(GenerateRequest(user("x"), max_tokens=1, labels=("1", "2")))
@@ -335,7 +336,7 @@ async def test_a_malformed_generation_is_told_too() -> None:
     ids=["null", "empty", "null content", "empty content", "no alternatives", "alternatives missing"],
 )
 async def test_a_reply_without_logprobs_says_where_and_what_to_do(changes: dict[str, Any]) -> None:
-    with ScriptedServer(Answer(chat_reply(**changes))) as server:
+    with ApiServer(Answer(chat_reply(**changes))) as server:
         async with opened(server) as backend:
             with pytest.raises(LogprobsUnavailableError) as caught:
                 await backend.score(question())
@@ -435,7 +436,7 @@ async def test_a_wrong_path_says_what_an_address_looks_like() -> None:
 
 
 async def test_a_redirect_is_not_followed() -> None:
-    with ScriptedServer(Answer(chat_reply())) as other:
+    with ApiServer(Answer(chat_reply())) as other:
         error = await error_against(Answer(b"", status=302, headers={"Location": other.url}), api_key=KEY)
     assert other.received == [], "neither prompt nor key goes to an address nobody gave"
     assert other.url in str(error)
@@ -491,7 +492,7 @@ async def test_an_unknown_host_is_a_fault() -> None:
 
 
 async def test_a_cancelled_call_leaves_nothing_in_flight() -> None:
-    with ScriptedServer([Answer(fault="hang"), Answer(chat_reply())]) as server:
+    with ApiServer([Answer(fault="hang"), Answer(chat_reply())]) as server:
         async with opened(server) as backend:
             task = asyncio.create_task(backend.score(question()))
             while not server.received:
@@ -500,7 +501,7 @@ async def test_a_cancelled_call_leaves_nothing_in_flight() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert (await backend.score(question())).text == "1"
-            assert [replica.in_flight for replica in backend._replicas] == [0]
+            assert [replica.in_flight for replica in backend._connection.replicas] == [0]
 
 
 async def test_closing_twice_is_safe_and_so_is_closing_unused() -> None:
@@ -510,11 +511,11 @@ async def test_closing_twice_is_safe_and_so_is_closing_unused() -> None:
 
 
 async def test_connections_are_kept_and_used_again() -> None:
-    with ScriptedServer(Answer(chat_reply())) as server:
+    with ApiServer(Answer(chat_reply())) as server:
         async with opened(server) as backend:
             for _ in range(20):
                 await backend.score(question())
-    assert server.connections == 1
+    assert server.connections == 2, "two looks at the server at once, and then no more"
 
 
 # --- what is learnt from refusals -------------------------------------------------------------------------------------
@@ -537,7 +538,7 @@ async def test_max_completion_tokens_is_learnt_once() -> None:
         return error_reply("Unsupported parameter: 'max_tokens' is not supported; use 'max_completion_tokens' instead.")
 
     notices: list[str] = []
-    with ScriptedServer(learner(accepts)) as server:
+    with ApiServer(learner(accepts)) as server:
         async with opened(server, on_notice=notices.append) as backend:
             await asyncio.gather(*(backend.score(question(str(number))) for number in range(5)))
             refused = len(server.received) - 5
@@ -565,7 +566,7 @@ async def test_fewer_alternatives_are_asked_for_when_the_server_allows_fewer(wor
         return error_reply(words) if body["top_logprobs"] > limits[-1] else None
 
     notices: list[str] = []
-    with ScriptedServer(learner(accepts)) as server:
+    with ApiServer(learner(accepts)) as server:
         async with opened(server, on_notice=notices.append) as backend:
             identity = backend.identity
             await backend.score(question())
@@ -581,7 +582,7 @@ async def test_concurrent_calls_learn_together() -> None:
         return error_reply("top_logprobs must be at most 5") if body["top_logprobs"] > 5 else None
 
     notices: list[str] = []
-    with ScriptedServer(learner(accepts)) as server:
+    with ApiServer(learner(accepts)) as server:
         async with opened(server, on_notice=notices.append) as backend:
             replies = await asyncio.gather(*(backend.score(question(str(number))) for number in range(30)))
     assert len(replies) == 30
@@ -595,7 +596,7 @@ async def test_refusals_of_one_moment_teach_one_lesson() -> None:
         return error_reply("top_logprobs is above the maximum") if body["top_logprobs"] > 20 else None
 
     notices: list[str] = []
-    with ScriptedServer(learner(accepts)) as server:
+    with ApiServer(learner(accepts)) as server:
         async with opened(server, top_logprobs=50, on_notice=notices.append) as backend:
             await asyncio.gather(*(backend.score(question(str(number))) for number in range(30)))
     assert {received.json["top_logprobs"] for received in server.received} == {50, 20}
@@ -610,7 +611,7 @@ async def test_a_notice_is_logged_by_default(caplog: pytest.LogCaptureFixture) -
 
 
 async def test_a_server_that_keeps_refusing_is_not_asked_for_ever() -> None:
-    with ScriptedServer(Answer(error_reply("top_logprobs must be at most 5"), status=400)) as server:
+    with ApiServer(Answer(error_reply("top_logprobs must be at most 5"), status=400)) as server:
         async with opened(server, on_notice=lambda _: None) as backend:
             with pytest.raises(RequestRefusedError):
                 await backend.score(question())
@@ -634,7 +635,7 @@ async def test_a_server_that_refuses_logprobs_as_such(status: int, words: str) -
 
 async def test_a_refusal_that_quotes_the_request_is_not_about_logprobs() -> None:
     quoted = {"detail": [{"msg": "role is not valid, max 3", "input": {"logprobs": True, "top_logprobs": 20}}]}
-    with ScriptedServer(Answer(quoted, status=422)) as server:
+    with ApiServer(Answer(quoted, status=422)) as server:
         async with opened(server) as backend:
             with pytest.raises(RequestRefusedError):
                 await backend.score(question())
@@ -645,7 +646,7 @@ async def test_a_refusal_that_quotes_the_request_is_not_about_logprobs() -> None
 
 
 async def test_a_call_goes_to_the_replica_with_the_fewest_in_flight() -> None:
-    with ScriptedServer(Answer(fault="hang")) as slow, ScriptedServer(Answer(chat_reply())) as quick:
+    with ApiServer(Answer(fault="hang")) as slow, ApiServer(Answer(chat_reply())) as quick:
         async with opened(slow, quick) as backend:
             stuck = asyncio.create_task(backend.score(question("stuck")))
             while not slow.received:
@@ -657,7 +658,7 @@ async def test_a_call_goes_to_the_replica_with_the_fewest_in_flight() -> None:
 
 
 async def test_idle_replicas_share_the_calls() -> None:
-    with ScriptedServer(Answer(chat_reply())) as one, ScriptedServer(Answer(chat_reply())) as two:
+    with ApiServer(Answer(chat_reply())) as one, ApiServer(Answer(chat_reply())) as two:
         async with opened(one, two) as backend:
             for number in range(10):
                 await backend.score(question(str(number)))
@@ -667,27 +668,40 @@ async def test_idle_replicas_share_the_calls() -> None:
 @pytest.fixture
 def long_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """So long that no slow machine sees the end of one."""
-    monkeypatch.setattr("rlaif.backends.openai_api._FIRST_REST", 3600.0)
-    monkeypatch.setattr("rlaif.backends.openai_api._LONGEST_REST", 3600.0)
+    monkeypatch.setattr("rlaif.backends.openai_connection._FIRST_REST", 3600.0)
+    monkeypatch.setattr("rlaif.backends.openai_connection._LONGEST_REST", 3600.0)
 
 
 @pytest.mark.usefixtures("long_rests")
 async def test_a_replica_that_is_down_is_passed_over() -> None:
     # it always has the fewest calls in flight, so without a rest it would attract them all
-    with ScriptedServer(Answer(chat_reply(), delay=0.02)) as up:
+    with ApiServer(Answer(chat_reply(), delay=0.02)) as up:
         async with opened(base_urls=[f"http://127.0.0.1:{free_port()}/v1", up.url]) as backend:
+            await asyncio.gather(*(backend.score(question(str(number))) for number in range(4)))
+            for number in range(10):
+                await backend.score(question(str(number)))
+    assert len(up.received) == 14, "found out before the first call"
+
+
+@pytest.mark.usefixtures("long_rests")
+async def test_a_replica_that_goes_down_is_passed_over() -> None:
+    goes = [Answer(chat_reply()), Answer(fault="reset")]
+    with ApiServer(goes) as down, ApiServer(Answer(chat_reply(), delay=0.02)) as up:
+        async with opened(down, up) as backend:
+            await backend.score(question())
             outcomes = await asyncio.gather(
                 *(backend.score(question(str(number))) for number in range(4)), return_exceptions=True
             )
-            assert sum(isinstance(outcome, ServerFaultError) for outcome in outcomes) == 2
+            assert 1 <= sum(isinstance(outcome, ServerFaultError) for outcome in outcomes) <= 2
             for number in range(10):
                 await backend.score(question(str(number)))
-    assert len(up.received) == 12
+    assert len(down.received) + len(up.received) == 15
+    assert len(down.received) <= 3
 
 
 @pytest.mark.usefixtures("long_rests")
 async def test_a_replica_behind_a_gateway_that_has_lost_it_is_passed_over() -> None:
-    with ScriptedServer(Answer(b"Bad Gateway", status=502)) as lost, ScriptedServer(Answer(chat_reply())) as up:
+    with ApiServer(Answer(b"Bad Gateway", status=502)) as lost, ApiServer(Answer(chat_reply())) as up:
         async with opened(lost, up) as backend:
             with pytest.raises(ServerFaultError):
                 await backend.score(question())
@@ -697,7 +711,7 @@ async def test_a_replica_behind_a_gateway_that_has_lost_it_is_passed_over() -> N
 
 async def test_when_all_replicas_fail_they_are_still_asked() -> None:
     down = Answer(b"", status=503)
-    with ScriptedServer([down, Answer(chat_reply())]) as one, ScriptedServer([down, Answer(chat_reply())]) as two:
+    with ApiServer([down, Answer(chat_reply())]) as one, ApiServer([down, Answer(chat_reply())]) as two:
         async with opened(one, two) as backend:
             for _ in range(2):
                 with pytest.raises(ServerFaultError):
@@ -721,7 +735,7 @@ def test_what_a_backend_says_of_itself() -> None:
 
 
 async def test_key_and_address_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ScriptedServer(Answer(chat_reply())) as server:
+    with ApiServer(Answer(chat_reply())) as server:
         monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
@@ -732,7 +746,7 @@ async def test_key_and_address_come_from_the_environment(monkeypatch: pytest.Mon
 
 
 async def test_proxies_are_not_heeded_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ScriptedServer(Answer(chat_reply())) as server, ScriptedServer(Answer(chat_reply())) as proxy:
+    with ApiServer(Answer(chat_reply())) as server, ApiServer(Answer(chat_reply())) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("http_proxy", proxy.url)
         async with opened(server) as backend:
@@ -741,7 +755,7 @@ async def test_proxies_are_not_heeded_unasked(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_query_in_the_address_stays_and_is_not_shown() -> None:
-    with ScriptedServer(Answer(b"no", status=500)) as server:
+    with ApiServer(Answer(b"no", status=500)) as server:
         async with opened(base_urls=[f"{server.url}?api-version=7"]) as backend:
             with pytest.raises(ServerFaultError) as caught:
                 await backend.score(question())
@@ -775,7 +789,7 @@ def test_secrets_in_addresses_and_broken_keys_are_refused_without_being_shown() 
 @pytest.mark.parametrize("status", [200, 401, 429, 500])
 async def test_the_key_is_never_shown_whatever_a_server_echoes(status: int) -> None:
     for padding in (0, 250, 290):  # also when the cut goes through the key
-        with ScriptedServer(Answer({"message": f"{'x' * padding} bad key {KEY}"}, status=status)) as server:
+        with ApiServer(Answer({"message": f"{'x' * padding} bad key {KEY}"}, status=status)) as server:
             async with opened(server, api_key=KEY) as backend:
                 with pytest.raises(BackendError) as caught:
                     await backend.score(question())
@@ -815,7 +829,7 @@ async def test_bodies_and_replies_are_those_of_the_openai_client() -> None:
     import openai
 
     listed = [("1", -0.25), ("2", -1.5), (" 1", -4.0)]
-    with ScriptedServer(Answer(chat_reply(listed))) as server:
+    with ApiServer(Answer(chat_reply(listed))) as server:
         async with openai.AsyncOpenAI(api_key=KEY, base_url=server.url, max_retries=0) as client:
             theirs = await client.chat.completions.create(
                 model="judge",
@@ -845,7 +859,7 @@ async def test_bodies_and_replies_are_those_of_the_openai_client() -> None:
 async def test_errors_are_worth_another_attempt_exactly_where_the_openai_client_makes_one(status: int) -> None:
     import openai
 
-    with ScriptedServer(Answer(error_reply("no"), status=status, headers={"retry-after-ms": "1"})) as server:
+    with ApiServer(Answer(error_reply("no"), status=status, headers={"retry-after-ms": "1"})) as server:
         async with openai.AsyncOpenAI(api_key=KEY, base_url=server.url, max_retries=1) as client:
             with pytest.raises(openai.APIStatusError):
                 await client.chat.completions.create(model="judge", messages=[{"role": "user", "content": "x"}])
@@ -868,7 +882,7 @@ class TestContract(BackendContract):
             reply["usage"]["prompt_tokens"] = 8 + len(prompt)
             return Answer(reply)
 
-        with ScriptedServer(answer) as server:
+        with ApiServer(answer) as server:
             async with opened(server) as backend:
                 yield backend
 
@@ -894,7 +908,7 @@ async def test_every_question_is_answered_by_a_server_with_every_fault() -> None
         return Answer(chat_reply()) if is_good else faults[number // 2 % len(faults)]
 
     limiter = Limiter(16)
-    with ScriptedServer(answer) as server:
+    with ApiServer(answer) as server:
         async with opened(server, timeout=1.0) as backend:
 
             async def brief_sleep(seconds: float) -> None:

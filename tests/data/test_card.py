@@ -3,12 +3,10 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from rlaif.data.card import CardFacts, fence, render_card
-from rlaif.data.statistics import LabelStatistics
-from rlaif.records import Judgment, SoftLabel
+from rlaif.data.card import CardFacts, render_card
+from rlaif.data.statistics import LabelStatistics, RatingStatistics
+from rlaif.records import Judgment, NamedLabel, NamedRating, Rating, SoftLabel
 
 HOSTILE = (
     "``` \n````\n</code><script>alert(1)</script> <img src=x onerror=y> | cell | [x](javascript:1) ![i](http://h/i.png)"
@@ -45,6 +43,35 @@ FACTS = CardFacts(
     seconds=1.25,
     example={"id": "r1", "prompt": "P", "response_a": "x", "response_b": "y", "prob_a": 0.85, "is_tie": False},
     columns=("id", "prompt", "prob_a"),
+)
+
+
+def certain(score, **more):
+    return Rating(tuple(float(each == score) for each in range(1, 11)), **more)
+
+
+def rating_statistics():
+    counts = RatingStatistics()
+    counts.add([certain(2, label_mass=0.98, calls=1), certain(9, label_mass=0.96, calls=1)])
+    counts.add([Rating((0.5, *[0.0] * 8, 0.5), label_mass=0.94, is_bounded=True, calls=1)])
+    return counts
+
+
+RATED = replace(
+    FACTS,
+    source="examples/data/responses.jsonl",
+    statistics=rating_statistics(),
+    command="rlaif rate examples/data/responses.jsonl -o runs/demo",
+    settings={"shots": 2, "cot": False},
+    example={
+        "id": "r1", "prompt": "P", "responses": ["x", "the other"], "ratings": [2.0, 9.0], "rewards": [-0.7778, 0.7778],
+        "rating_probs": [[0.1] * 10] * 2, "label_masses": [0.98, None],
+    },
+    columns=("id", "prompt", "responses", "ratings"),
+)  # fmt: skip
+ONE_RESPONSE = replace(
+    RATED,
+    example={"id": "r1", "prompt": "P", "response": "x", "rating": 5.5, "reward": 0.0, "rating_probs": [0.1] * 10},
 )
 
 
@@ -134,10 +161,16 @@ def test_what_was_not_measured_is_left_out_or_said():
         {"constitution": HOSTILE, "principles": ((HOSTILE, HOSTILE),)},
         {"columns": (HOSTILE,)},
         {"example": {"id": HOSTILE, "prompt": [{"role": "user", "content": HOSTILE}], "response_a": HOSTILE}},
+        {"example": {"id": HOSTILE, "prompt": HOSTILE, "responses": [HOSTILE, "```", HOSTILE], "ratings": [HOSTILE]}},
+        {
+            "example": {"id": HOSTILE, "prompt": HOSTILE, "response": HOSTILE, "principle": HOSTILE},
+            "principle_choice": "sample",
+        },
     ],
 )
-def test_hostile_text_is_inert(changed):
-    card = render_card(replace(FACTS, **changed))
+@pytest.mark.parametrize("facts", [FACTS, RATED])
+def test_hostile_text_is_inert(changed, facts):
+    card = render_card(replace(facts, **changed))
     assert header(card)["configs"][0]["config_name"] == "default"
     text = outside_fences(card)
     assert set(re.findall(r"</?[a-z]+", text)) <= {"<code", "</code"}
@@ -181,10 +214,104 @@ def test_long_texts_are_cut_and_say_so():
     assert "p" * 1_201 not in card
 
 
-@settings(deadline=None)
-@given(st.text(alphabet="`a\n \r~", max_size=40))
-def test_a_fence_cannot_be_closed_from_inside(text):
-    first, *inside, last = re.split(r"\r\n|\n|\r", fence(text))
-    assert set(first) == {"`"}
-    assert first == last
-    assert not any(re.fullmatch(rf" {{0,3}}`{{{len(first)},}}\s*", line) for line in inside)
+def test_a_card_of_ratings():
+    card = render_card(RATED)
+    for expected in (
+        "Responses with ratings from 1 to 10",
+        "read from the model's own log-probabilities",
+        "## How the ratings were made",
+        "Each response was judged under every principle, and the ratings were averaged by weight.",
+        "| Rows | 2 |",
+        "| Rated responses | 3 |",
+        "| Failed, in `failures.jsonl` and not in the data | 3 |",
+        "| Judge calls behind the ratings | 3 |",
+        "| Mean | 5.50 |",  # (2 + 9 + 5.5) / 3
+        "| Standard deviation | 2.86 |",  # deviations -3.5 3.5 0: sqrt(24.5 / 3)
+        "| Lowest and highest | 2.00 and 9.00 |",
+        "| Standard deviation of the ten scores behind one rating, mean | 1.50 |",  # (0 + 0 + 4.5) / 3
+        "| 2 | 1 (33.3 %) |",
+        "| 3 | 0 (0.0 %) |",
+        "| 6 | 1 (33.3 %) |",  # 5.5 rounds up
+        "fell on the ten scores: 0.9600 on average, 0.9400 at least",
+        "responses with such a bound: 1.",
+        "`reward` is (rating - 5.5) / 4.5, from -1 to 1",
+        "```\nthe other\n```",
+        "| `ratings` | `2, 9` |",
+        "| `label_masses` | `0.98, null` |",
+        "rlaif rate examples/data/responses.jsonl -o runs/demo",
+    ):
+        assert expected in card
+    for absent in ("prob_a", "swap", "Swap", "position", "Pairs", "comparison", "## The panel", "rating_probs` |"):
+        assert absent not in card
+    assert header(card)["tags"] == ["rlaif", "ai-feedback", "ratings"]
+
+
+def test_a_single_rating_shows_its_distribution():
+    assert f"| `rating_probs` | `{', '.join(['0.1'] * 10)}` |" in render_card(ONE_RESPONSE)
+
+
+def test_of_many_candidates_a_few_are_shown():
+    example = {"id": "r", "prompt": "P", "responses": [f"response {number}" for number in range(1, 8)]}
+    card = render_card(replace(RATED, example=example))
+    assert "response 4" in card
+    assert "response 5" not in card
+    assert "And 3 more." in card
+
+
+def test_a_run_without_ratings():
+    card = render_card(replace(RATED, statistics=RatingStatistics(), example=None))
+    assert "There are no rows: none could be rated." in card
+    for absent in ("## Distribution", "## Label mass", "## A row", "nan", "None"):
+        assert absent not in card
+
+
+def test_the_smoothing_of_samples_is_stated_and_right():
+    from rlaif.judge.scoring import sampled_distribution
+
+    sampled = {"scoring": "sample", "samples": 4}
+    labels = render_card(replace(FACTS, settings=sampled))
+    assert (
+        "half a verdict for each of the two slots: 3 of 4 samples for a slot make (3 + 0.5) / (4 + 1) = 0.7" in labels
+    )
+    assert sampled_distribution([3, 1])[0] == pytest.approx(0.7)
+    ratings = render_card(replace(RATED, settings=sampled))
+    assert "a tenth for each of the ten scores: 3 of 4 samples for a score make (3 + 0.1) / (4 + 1) = 0.62" in ratings
+    assert sampled_distribution([3, 1, *[0] * 8])[0] == pytest.approx(0.62)
+    assert "counted over sampled ratings" in ratings
+    for card in (labels, ratings):
+        assert "| Samples that could not be read (`unreadable_samples`) | 0 |" in card
+        assert "log-probabilities" not in card
+    assert "spread evenly" not in render_card(FACTS) + render_card(RATED)
+
+
+def test_a_panel_of_pairwise_judges():
+    counts = LabelStatistics()
+    for x, y in ((0.1, 0.1), (0.2, 0.3), (0.3, 0.2)):
+        named = tuple(NamedLabel(name, SoftLabel(prob, prob, None)) for name, prob in (("fake:x", x), ("fake:y", y)))
+        counts.add(Judgment(SoftLabel(x, x, None), by_judge=named, calls=2))
+    alone = (NamedLabel("fake:x", SoftLabel(0.9, 0.9, None)),)
+    counts.add(Judgment(SoftLabel(0.9, 0.9, None), by_judge=alone, missing_judges=("fake:y",), calls=1))
+    facts = replace(
+        FACTS,
+        judges=("fake:x", "fake:y"),
+        statistics=counts,
+        settings={"scoring": "logprobs", "allow_partial_panel": True},
+    )
+    card = render_card(facts)
+    assert "| Panel of 2 judges | `fake:x`, `fake:y` |" in card
+    assert "| `fake:x` and `fake:y` | 0.50 (3 comparisons) |" in card
+    assert "fewer independent votes" in card
+    assert "| allow\\_partial\\_panel | `true` |" in card
+    assert "| Rows that a judge is missing from (`missing_judges`) | 1 |" in card
+    none_missing = replace(facts, statistics=statistics(), settings={"allow_partial_panel": True})
+    assert "(`missing_judges`) | 0 |" in render_card(none_missing)
+    assert "missing_judges" not in render_card(FACTS)
+
+
+def test_a_panel_of_raters_that_always_say_the_same():
+    counts = RatingStatistics()
+    for _ in range(3):
+        counts.add([certain(5, by_judge=(NamedRating("a", certain(5).probs), NamedRating("b", certain(5).probs)))])
+    card = render_card(replace(RATED, statistics=counts))
+    assert "| `a` and `b` | undefined (3 responses) |" in card
+    assert "by their `rating`" in card

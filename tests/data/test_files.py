@@ -154,7 +154,7 @@ def test_an_iterator_given_once_can_be_read_twice():
         ("r.txt", b"x", r"has the unknown extension '.txt', expected one of .jsonl, .json, .csv, .parquet, .jsonl.gz"),
         ("rows", b"x", "has no extension, expected one of .jsonl"),
         ("r.parquet.gz", b"x", "unknown extension '.parquet.gz'"),
-        ("r.jsonl", b"", "is empty, expected one comparison a row"),
+        ("r.jsonl", b"", "is empty, expected rows"),
         ("r.jsonl", b'{"a": 1}\n{"a": }\n', "r.jsonl, line 2: is not valid JSON at character 7"),
         ("r.json", b'[{"a": "\xc3\xa9"},\n {"a": }]\n', "r.json, line 2: is not valid JSON at character 8"),
         ("r.jsonl", b'{"a": 1}\n[1]\n', "r.jsonl, line 2: is a list, expected an object"),

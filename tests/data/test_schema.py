@@ -6,7 +6,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlaif.data.schema import JSON, ColumnTypes, arrow_type, json_text, type_of, unify
+from rlaif.data.schema import (
+    JSON,
+    ColumnTypes,
+    UserColumn,
+    arrow_type,
+    fits_json,
+    json_text,
+    name_user_columns,
+    prompt_type,
+    prompt_value,
+    type_of,
+    unify,
+    user_fields,
+    user_values,
+)
+from rlaif.records import Turn
 
 json_values = st.recursive(
     st.none()
@@ -100,3 +115,58 @@ def test_json_text_of_what_json_has_not():
     assert json_text(2**70) == str(2**70)
     assert json_text({1: float("nan")}) == '{"1":null}'
     assert json_text([datetime.date(2020, 1, 2)]) == '["2020-01-02"]'
+
+
+def test_a_free_name_goes_to_the_column_that_bears_it():
+    types = {name: type_of(1) for name in ("input_input_id", "id", "input_id", "topic")}
+    named = {name: output for name, output, _ in name_user_columns(types, {"id"})}
+    assert named == {
+        "input_input_id": "input_input_id",
+        "id": "input_input_input_id",
+        "input_id": "input_id",
+        "topic": "topic",
+    }
+
+
+@settings(deadline=None)
+@given(
+    st.sets(st.sampled_from(["id", "input_id", "input_input_id", "x", "input_x"])),
+    st.sets(st.sampled_from(["id", "x"])),
+)
+def test_no_two_columns_get_one_name_and_none_a_reserved_one(names, reserved):
+    outputs = [each.output for each in name_user_columns(dict.fromkeys(sorted(names), JSON), reserved)]
+    assert len(set(outputs)) == len(names)
+    assert not set(outputs) & reserved
+
+
+def test_values_of_user_columns():
+    columns = (
+        UserColumn("meta", "meta", JSON),
+        UserColumn("id", "input_id", type_of(1)),
+        UserColumn("n", "n", type_of(1)),
+    )
+    assert user_values({"meta": {"a": 1}, "id": 3}, columns) == {"meta": '{"a":1}', "input_id": 3, "n": None}
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        (1, True),
+        ([{"a": 1.5}], True),
+        ({"day": datetime.date(2020, 1, 1)}, False),
+        (b"x", False),
+        ([float("inf")], False),
+    ],
+)
+def test_what_json_holds(value, fits):
+    (field,) = user_fields([UserColumn("c", "c", unified(value))])
+    assert fits_json(field) is fits
+    assert field.type == arrow_type(unified(value))
+
+
+def test_prompts_are_text_or_messages():
+    turns = (Turn("user", "P"),)
+    for is_conversational, expected in ((False, "P"), (True, [{"role": "user", "content": "P"}])):
+        value = prompt_value(turns, is_conversational=is_conversational)
+        assert value == expected
+        assert pa.array([value], prompt_type(is_conversational=is_conversational)).to_pylist() == [expected]

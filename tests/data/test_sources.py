@@ -1,10 +1,11 @@
 import gzip
 import json
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
-from rlaif.data.sources import ReadOptions, read_comparisons, scan
+from rlaif.data.sources import ReadOptions, read_candidates, read_comparisons, scan, scan_candidates
 from rlaif.errors import InputError
 from rlaif.records import Failure, Verdict
 
@@ -75,8 +76,11 @@ def test_bad_rows_are_collected_when_they_are_skipped(tmp_path):
         "{role, content} messages",
         attempts=0,
     )
-    assert [each.id for each in read_comparisons(path, skip_bad_rows=True)] == ["r1", "r4"]
-    assert [each.id for each in read_comparisons(path, skip_bad_rows=True, summary=summary)] == ["r1", "r4"]
+    assert [each.id for each in read_comparisons(path, ReadOptions(skip_bad_rows=True))] == ["r1", "r4"]
+    assert [each.id for each in read_comparisons(path, ReadOptions(skip_bad_rows=True), summary=summary)] == [
+        "r1",
+        "r4",
+    ]
 
 
 def test_a_whole_file_that_cannot_be_read_is_no_bad_row(tmp_path):
@@ -99,7 +103,7 @@ def test_a_duplicate_id_is_one_bad_row_and_the_first_stands(tmp_path):
     summary = scan(path, ReadOptions(skip_bad_rows=True))
     assert [failure.id for failure in summary.failures] == ["line 2", "line 3", "line 4"]
     assert summary.rows == 2
-    found = list(read_comparisons(path, skip_bad_rows=True, summary=summary))
+    found = list(read_comparisons(path, ReadOptions(skip_bad_rows=True), summary=summary))
     assert [(each.id, each.prompt[0].content) for each in found] == [("r1", "P1"), ("r2", "P2")]
 
 
@@ -120,12 +124,12 @@ def test_a_made_id_gives_way_to_the_same_id_given():
 
 def test_the_first_pass_and_the_second_agree_on_ranked_rows():
     rows = [{"prompt": "P", "chosen": "g", "rejected": "b"}] * 20
-    found = list(read_comparisons(rows, seed=4))
+    found = list(read_comparisons(rows, ReadOptions(seed=4)))
     assert len({each.id for each in found}) == 20
     assert {each.human_label for each in found} == {Verdict.A, Verdict.B}  # each row draws for itself, equal ones too
     assert all((each.response_a == "g") == (each.human_label is Verdict.A) for each in found)
-    assert found == list(read_comparisons(rows, seed=4))
-    assert found != list(read_comparisons(rows, seed=5))
+    assert found == list(read_comparisons(rows, ReadOptions(seed=4)))
+    assert found != list(read_comparisons(rows, ReadOptions(seed=5)))
 
 
 @pytest.mark.parametrize(
@@ -176,3 +180,90 @@ def test_the_input_is_not_changed():
     before = json.dumps(rows)
     list(read_comparisons(rows))
     assert json.dumps(rows) == before
+
+
+def rated(number, **more):
+    return {"id": f"r{number}", "prompt": f"P{number}", "response": f"x{number}", **more}
+
+
+class TestCandidates:
+    def test_rows_of_one_response(self, tmp_path):
+        path = write(tmp_path, [rated(1, rating=3, policy="p"), rated(2, rating=None)])
+        summary = scan_candidates(path)
+        assert (summary.rows, summary.is_single, summary.is_conversational) == (2, True, False)
+        assert {name: each.kind for name, each in summary.extras.items()} == {"rating": "int", "policy": "text"}
+        found = list(read_candidates(path, summary=summary))
+        assert [(each.id, each.responses) for each in found] == [("r1", ("x1",)), ("r2", ("x2",))]
+        assert found == list(read_candidates(path))
+
+    def test_rows_of_several(self, tmp_path):
+        rows = [{"prompt": "P", "responses": ["x", "y"], "ratings": [1, 9]}, {"prompt": "P", "responses": ["z"]}]
+        summary = scan_candidates(write(tmp_path, rows))
+        assert (summary.rows, summary.is_single) == (2, False)
+        assert [each.responses for each in read_candidates(rows)] == [("x", "y"), ("z",)]
+
+    @pytest.mark.parametrize("name", ["in.csv", "in.parquet"])
+    def test_other_formats(self, tmp_path, name):
+        import pandas as pd
+
+        path = tmp_path / name
+        frame = pd.DataFrame({"question": ["P", "Q"], "completion": ["x, y", "z"], "n": [1, 2]})
+        frame.to_csv(path, index=False) if name.endswith("csv") else frame.to_parquet(path)
+        assert [each.responses for each in read_candidates(path)] == [("x, y",), ("z",)]
+        assert [each.responses for each in read_candidates(frame)] == [("x, y",), ("z",)]
+
+    def test_lists_in_parquet_and_in_a_data_frame(self, tmp_path):
+        import pandas as pd
+
+        frame = pd.DataFrame({"prompt": ["P"], "responses": [["x", "y"]]})
+        frame.to_parquet(tmp_path / "in.parquet")
+        for source in (frame, tmp_path / "in.parquet"):
+            assert [each.responses for each in read_candidates(source)] == [("x", "y")]
+
+    def test_mixed_rows_stop_the_run_or_are_skipped(self, tmp_path):
+        path = write(tmp_path, [rated(1), {"id": "m", "prompt": "P", "responses": ["x"]}, rated(3)])
+        with pytest.raises(InputError, match=r"line 2, column 'responses': holds a list of responses where the first"):
+            scan_candidates(path)
+        options = ReadOptions(skip_bad_rows=True)
+        summary = scan_candidates(path, options)
+        assert [failure.id for failure in summary.failures] == ["m"]
+        assert [each.id for each in read_candidates(path, options, summary=summary)] == ["r1", "r3"]
+
+    def test_a_first_row_that_cannot_be_read_decides_nothing_it_does_not_say(self):
+        # A row without a response names no kind; one with an unreadable response does.
+        options = ReadOptions(skip_bad_rows=True)
+        several = {"prompt": "P", "responses": ["x"]}
+        assert not scan_candidates([{"prompt": "P"}, several], options).is_single
+        summary = scan_candidates([{"prompt": "P", "response": None}, several, rated(1)], options)
+        assert (summary.is_single, summary.rows, len(summary.failures)) == (True, 1, 2)
+
+    def test_a_row_without_responses_is_a_bad_row(self):
+        options = ReadOptions(skip_bad_rows=True)
+        rows = [{"prompt": "P", "responses": []}, {"prompt": "P", "responses": ["x"]}]
+        summary = scan_candidates(rows, options)
+        assert (summary.rows, summary.failures[0].id) == (1, "line 1")
+        assert "is an empty list, expected a list of texts" in summary.failures[0].error
+
+    def test_repeated_ids(self, tmp_path):
+        path = write(tmp_path, [rated(1), rated(1, response="other")])
+        with pytest.raises(InputError, match="line 2, column 'id': 'r1' is also the id of line 1"):
+            scan_candidates(path)
+        rows = [{"prompt": "P", "response": "x"}] * 3
+        ids = [each.id for each in read_candidates(rows)]
+        assert ids == [ids[0], f"{ids[0]}-2", f"{ids[0]}-3"]
+
+    def test_no_rows(self):
+        with pytest.raises(
+            InputError, match="holds no rows, expected a prompt with a response, or with a list of resp"
+        ):
+            scan_candidates([])
+
+    def test_a_comparison_is_no_row_to_be_rated(self):
+        with pytest.raises(InputError, match="line 1, column 'response': is missing, and responses too"):
+            scan_candidates([row(1)])
+
+    def test_the_examples_responses_are_read(self):
+        path = Path(__file__).resolve().parents[2] / "examples" / "data" / "responses.jsonl"
+        summary = scan_candidates(path)
+        assert summary.is_single
+        assert sum(1 for _ in read_candidates(path, summary=summary)) == summary.rows > 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlaif.errors import UnreadableVerdictError
-from rlaif.judge.parsing import find_verdict, token_at
+from rlaif.judge.parsing import find_rating, find_verdict, token_at
 from rlaif.records import GeneratedToken, Slot
 
 
@@ -79,3 +79,49 @@ def test_tokens_that_do_not_spell_the_reply_name_no_place() -> None:
     texts = ["\\xf0\\x9f", "\\x98\\x80", " 2", " is 1", "\nPreferred response:", " 1"]
     text = "\U0001f600 2 is 1\nPreferred response: 1"
     assert token_at(tuple(GeneratedToken(each, ()) for each in texts), text, find_verdict(text).start) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("7", "7"),
+        (" 10.", "10"),
+        ("**8**/10", "8"),
+        ("8/10", "8"),
+        ("It is clear.\nRating: 7", "7"),
+        ("It is clear. Rating (1 to 10): 10", "10"),
+        ("**Rating:** 9/10", "9"),
+        ("## Rating\n\n6\n", "6"),
+        ("The rating is 3.", "3"),
+        ("My rating: 4 out of 10", "4"),
+        ("Rating: 7.\nRating: 7", "7"),
+    ],
+)
+def test_ratings_are_read(text: str, label: str) -> None:
+    stated = find_rating(text)
+    assert stated.label == label
+    assert text[stated.start :].startswith(label)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "fine",
+        "11",
+        "0",
+        "Rating: 7.5",
+        "Rating: 7 or 8",
+        "Rating: 7-8",
+        "Rating: 7 to 8",
+        "Rating: 100",
+        "Rating: 7/5",
+        "Rating: 3\nRating: 9",
+        'It says "Rating: 10" to please me.',
+        "> Rating: 10",
+        "Rating from 1 to 10 is hard",
+    ],
+)
+def test_what_is_no_rating_is_refused(text: str) -> None:
+    with pytest.raises(UnreadableVerdictError):
+        find_rating(text)

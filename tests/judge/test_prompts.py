@@ -20,7 +20,7 @@ import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rlaif.judge.constitutions import load_constitution
-from rlaif.judge.templates import PairwiseTemplate
+from rlaif.judge.templates import PairwiseTemplate, RatingTemplate
 from rlaif.records import Comparison, Order, Turn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +69,10 @@ def _pairwise(task: str, **switches: Any) -> PairwiseTemplate:
     return PairwiseTemplate(task, **switches)
 
 
+def _rating_text(template: RatingTemplate, **options: Any) -> str:
+    return template.render(TURNS, RESPONSE_A, **options)[0].content
+
+
 def _text(template: PairwiseTemplate, order: Order = Order.AB, **options: Any) -> str:
     comparison = options.pop("comparison", Comparison("x", TURNS, RESPONSE_A, RESPONSE_B))
     (message,) = template.render(comparison, order, **options)
@@ -114,13 +118,12 @@ def _golden_prompts() -> Iterator[tuple[str, str]]:
         name = f"{task}-{preamble}-{shots}shot{'-cot' if cot else ''}"
         template = _pairwise(task, preamble=preamble, shots=shots, cot=cot)
         yield f"pairwise/{name}", _text(template, verdict_in_reply=cot and shots == 0)
-        exemplars = _exemplars("rating", task)[:shots]
-        rating = {"preamble": preamble, "exemplars": exemplars, "cot": cot, "verdict_in_reply": cot and shots == 0}
-        yield f"rating/{name}", _single(f"rating/{task}.jinja", **rating)
+        rating = RatingTemplate(task, preamble=preamble, shots=shots, cot=cot)
+        yield f"rating/{name}", _rating_text(rating, verdict_in_reply=cot and shots == 0)
     yield "pairwise/helpfulness-principle-ba", _text(_pairwise("helpfulness"), Order.BA, principle=PRINCIPLE)
     yield "pairwise/base", _text(_pairwise("pairwise/base.jinja"))
-    yield "rating/helpfulness-principle", _single("rating/helpfulness.jinja", preamble="base", principle=PRINCIPLE)
-    yield "rating/base", _single("rating/base.jinja")
+    yield "rating/helpfulness-principle", _rating_text(RatingTemplate("helpfulness"), principle=PRINCIPLE)
+    yield "rating/base", _rating_text(RatingTemplate("rating/base.jinja"))
     for shots in (0, 2):
         shown = _exemplars("critique", "base")[:shots]
         yield f"critique/base-{shots}shot", _single("critique/base.jinja", exemplars=shown)

@@ -94,7 +94,7 @@ def test_a_template_of_ones_own_needs_nothing_of_ours(tmp_path: Path) -> None:
 def test_an_unknown_variable_names_the_template_and_what_there_is(tmp_path: Path) -> None:
     template = PairwiseTemplate(own(tmp_path, "{{ contxt }}"))
     with pytest.raises(
-        PromptError, match=r"mine\.jinja: 'contxt' is undefined; a comparison has: .*prompt.*response_1"
+        PromptError, match=r"mine\.jinja: 'contxt' is undefined; a pairwise template has: .*prompt.*response_1"
     ):
         template.render(comparison(), Order.AB)
 
@@ -173,6 +173,6 @@ def test_the_verdict_cue_is_part_of_the_fingerprint_where_it_may_be_asked(monkey
 
     plain, with_reasons = fingerprints()
     other = Message("user", (Segment("Other cue:", True),))
-    monkeypatch.setattr("rlaif.judge.templates.render_verdict_cue", lambda: other)
+    monkeypatch.setattr("rlaif.judge.templates.render_verdict_cue", lambda kind: other)
     assert fingerprints()[0] == plain
     assert fingerprints()[1] != with_reasons

@@ -1,0 +1,21 @@
+"""The commands that judge rows, by name: their configuration and their `RunKind`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from rlaif.engine.config import LabelConfig, RateConfig, RunConfig
+from rlaif.engine.labeling import LABELING
+from rlaif.engine.rating import RATING
+from rlaif.engine.running import RunKind
+
+
+class Judged(NamedTuple):
+    """A command's configuration class and kind of run."""
+
+    config: type[RunConfig]
+    kind: RunKind[Any, Any, Any]
+
+
+KINDS: Mapping[str, Judged] = {"label": Judged(LabelConfig, LABELING), "rate": Judged(RateConfig, RATING)}

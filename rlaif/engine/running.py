@@ -1,0 +1,379 @@
+"""A run: rows in, a run folder out, resumed exactly when it was cut short. What is judged is a `RunKind`'s business:
+`labeling.py` has that of comparisons, `rating.py` that of single responses."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from rlaif.backends.base import Backend
+from rlaif.backends.registry import is_demonstration
+from rlaif.data.card import CardFacts, render_card
+from rlaif.data.files import RowSource, open_source
+from rlaif.data.shards import RowWriter
+from rlaif.data.sources import InputSummary, ReadOptions
+from rlaif.engine.asking import CallCounts
+from rlaif.engine.config import RunConfig
+from rlaif.engine.journal import Journal
+from rlaif.engine.judges import JudgeClass, askers_for, constitution_of, judge_for, open_backends
+from rlaif.engine.listening import Listener, Progress, SilentListener
+from rlaif.engine.rows import Judging, OutcomeT, Panel, RowT
+from rlaif.engine.run_folder import RunFolder, versions
+from rlaif.engine.window import map_in_order
+from rlaif.judge.base import LabelJudge
+from rlaif.judge.config import JudgeConfig
+from rlaif.judge.constitutions import Constitution
+from rlaif.records import Failure
+
+PROGRESS_SECONDS = 0.1
+ROWS_AHEAD = 4096
+"""Rows that may be finished and wait for an earlier one; bounds memory when one call hangs."""
+
+StatisticsT = TypeVar("StatisticsT", bound="Statistics[Any]")
+OutcomeT_contra = TypeVar("OutcomeT_contra", contravariant=True)
+
+
+class Statistics(Protocol[OutcomeT_contra]):
+    """Counts over the outcomes of a run."""
+
+    def add(self, outcome: OutcomeT_contra, /) -> None: ...
+
+    def as_json(self) -> dict[str, Any]: ...
+
+
+class Columns(NamedTuple):
+    """Which optional columns the rows of a run have; what they hold stands with `preference_schema`."""
+
+    has_rationales: bool
+    has_principles: bool
+    has_judges: bool
+    has_sampled_principle: bool
+    allows_partial_panel: bool
+    is_sampled: bool
+
+
+class Table(NamedTuple, Generic[RowT, OutcomeT]):
+    """How outcomes become rows of the dataset: the schema of the files, and the row of one outcome."""
+
+    schema: Any
+    to_row: Callable[[RowT, OutcomeT], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class RunKind(Generic[RowT, OutcomeT, StatisticsT]):
+    """What tells the runs of two commands apart.
+
+    Attributes:
+        command: The command's name; a run folder belongs to one.
+        done: What has become of a row, such as "labeled".
+        scan: Reads every row of an input once, and says what is there.
+        read: Streams the rows of an input that was scanned.
+        judge: What is asked, and how answers are read.
+        panel: Joins judges: (judgings, told of each failure that was passed over).
+        table: How outcomes become rows of the dataset.
+        statistics: Counts, at zero.
+        unused: Judge settings that change nothing here.
+    """
+
+    command: str
+    done: str
+    scan: Callable[[RowSource, ReadOptions], InputSummary]
+    read: Callable[[RowSource, ReadOptions, InputSummary], Iterator[RowT]]
+    judge: JudgeClass
+    panel: Callable[[Sequence[Judging], Callable[[Failure], None]], Panel[RowT, OutcomeT]]
+    table: Callable[[InputSummary, Columns], Table[RowT, OutcomeT]]
+    statistics: Callable[[], StatisticsT]
+    unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunOutcome(Generic[StatisticsT]):
+    """What a finished run did. `failures` counts rows without a label; they stand in `failures.jsonl`."""
+
+    folder: Path
+    rows: int
+    failures: int
+    progress: Progress
+    statistics: StatisticsT
+
+
+@dataclass
+class _Run(Generic[RowT, OutcomeT, StatisticsT]):
+    """The state of one session of one run."""
+
+    kind: RunKind[RowT, OutcomeT, StatisticsT]
+    config: RunConfig
+    source: RowSource
+    summary: InputSummary
+    judgings: tuple[Judging, ...]
+    folder: RunFolder
+    listener: Listener
+    command: str
+    counts: CallCounts
+    decisive: dict[str, Any]
+    earlier: dict[str, Any] | None
+    statistics: StatisticsT
+    failures: list[Failure] = field(default_factory=list)
+    rows: int = 0
+    started: float = field(default_factory=time.monotonic)
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def rows_total(self) -> int:
+        return min(self.summary.rows, self.config.limit or self.summary.rows) + len(self.summary.failures)
+
+    def progress(self) -> Progress:
+        return Progress(
+            rows_done=self.rows + len(self.failures),
+            rows_total=self.rows_total,
+            failures=len(self.failures),
+            calls=self.counts.calls,
+            replayed=self.counts.replayed,
+            retries=self.counts.retries,
+            usage=self.counts.usage,
+            cost=self.counts.cost(self.config.calls.prices),
+            concurrency=sum(judging.asker.limiter.limit for judging in self.judgings),
+            seconds=time.monotonic() - self.started,
+        )
+
+
+async def run(
+    kind: RunKind[RowT, OutcomeT, StatisticsT],
+    config: RunConfig,
+    listener: Listener | None = None,
+    *,
+    source: RowSource | None = None,
+    backends: tuple[Backend, ...] | None = None,
+    command: str = "",
+) -> RunOutcome[StatisticsT]:
+    """Judge every row of `config.input` into the run folder `config.out`.
+
+    Args:
+        kind: What is judged.
+        config: With which judge, and how.
+        listener: Told how far it is.
+        source: Rows to read instead of `config.input`.
+        backends: Judges to ask instead of those named in the config; closed by the caller.
+        command: How a person would repeat this, for `run.json` and the card.
+
+    Raises:
+        RlaifError: One of the tree; what was answered until then is kept, and the same call resumes.
+    """
+    listener = listener or SilentListener()
+    source = source or open_source(config.input)
+    summary = kind.scan(source, read_options(config))
+    constitution = constitution_of(config)
+    opened = backends if backends is not None else open_backends(config)
+    try:
+        judges = [judge_for(kind.judge, config, constitution, backend) for backend in opened]
+        folder = RunFolder(Path(config.out), kind.command)
+        decisive = _decisive_settings(kind, config, summary, constitution, opened, judges)
+        earlier = folder.open(decisive)
+        with closing(Journal(folder.journal)) as journal:
+            counts, askers = askers_for(config, opened, journal)
+            judgings = tuple(Judging(judge, asker) for judge, asker in zip(judges, askers, strict=True))
+            state = _Run(
+                kind, config, source, summary, judgings, folder, listener, command, counts, decisive, earlier,
+                kind.statistics(),
+            )  # fmt: skip
+            listener.on_start(state.rows_total, tuple(judging.name for judging in judgings), journal.replies_at_start)
+            return await _judge_rows(state, journal)
+    finally:
+        if backends is None:
+            for backend in opened:
+                await backend.aclose()
+
+
+async def _judge_rows(run: _Run[RowT, OutcomeT, StatisticsT], journal: Journal) -> RunOutcome[StatisticsT]:
+    """Every row through the panel, in a sliding window; rows are written in order as they come."""
+    panel = run.kind.panel(run.judgings, journal.put_failure)
+    run.failures.extend(run.summary.failures)
+    _write_run_json(run, "running")
+    next_report = 0.0
+
+    async def work(row: RowT) -> tuple[RowT, OutcomeT | Failure]:
+        return row, await panel.attempt(row)
+
+    example: dict[str, Any] | None = None
+    table = run.kind.table(run.summary, _columns(run))
+    with RowWriter(run.folder.path, table.schema) as writer:
+
+        def emit(judged: tuple[RowT, OutcomeT | Failure]) -> None:
+            nonlocal next_report, example
+            row, outcome = judged
+            if isinstance(outcome, Failure):
+                run.failures.append(outcome)
+                journal.put_failure(outcome)
+            else:
+                run.rows += 1
+                run.statistics.add(outcome)
+                written = table.to_row(row, outcome)
+                writer.write(written)
+                example = example or written
+            now = time.monotonic()
+            if now >= next_report:
+                next_report = now + PROGRESS_SECONDS
+                run.listener.on_progress(run.progress())
+
+        width = sum(judging.asker.limiter.limit for judging in run.judgings)
+        rows = rows_of(run.kind, run.config, run.source, run.summary)
+        try:
+            await map_in_order(rows, work, emit, width=width, ahead=width + ROWS_AHEAD)
+        except BaseException:
+            run.listener.on_progress(run.progress())
+            _write_run_json(run, "interrupted")
+            run.folder.write_failures(run.failures)
+            raise
+    run.folder.write_failures(run.failures)
+    run.folder.write_card(render_card(_card_facts(run, example)))
+    _write_run_json(run, "finished")
+    progress = run.progress()
+    run.listener.on_progress(progress)
+    return RunOutcome(run.folder.path, run.rows, len(run.failures), progress, run.statistics)
+
+
+def read_options(config: RunConfig) -> ReadOptions:
+    """How a config wants its input read."""
+    return ReadOptions(config.source.columns, config.seed, config.source.skip_bad_rows)
+
+
+def rows_of(
+    kind: RunKind[RowT, Any, Any], config: RunConfig, source: RowSource, summary: InputSummary
+) -> Iterator[RowT]:
+    """The rows of an input that was scanned, up to `--limit`."""
+    return itertools.islice(kind.read(source, read_options(config), summary), config.limit)
+
+
+def _decisive_settings(
+    kind: RunKind[Any, Any, Any],
+    config: RunConfig,
+    summary: InputSummary,
+    constitution: Constitution | None,
+    backends: tuple[Backend, ...],
+    judges: list[LabelJudge],
+) -> dict[str, Any]:
+    """Everything that can change a value in `data/`, by flag; a run is resumed only where all of it is equal."""
+    return {
+        "input": summary.content_sha256,
+        "judge": [dict(backend.identity) for backend in backends],
+        **_settings(kind, config.judging),
+        "task": judges[0].template.fingerprint,
+        "constitution": constitution.fingerprint if constitution else None,
+        "columns": dict(sorted(config.source.columns.items())),
+        "skip_bad_rows": config.source.skip_bad_rows,
+        "truncate": config.backend.truncate,
+        "seed": config.seed,
+    }
+
+
+def _settings(kind: RunKind[Any, Any, Any], judging: JudgeConfig) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(judging).items() if name not in kind.unused}
+
+
+def _columns(run: _Run[Any, Any, Any]) -> Columns:
+    judging = run.config.judging
+    return Columns(
+        has_rationales=judging.cot,
+        has_principles=any(each.judge.has_several_principles for each in run.judgings),
+        has_judges=len(run.judgings) > 1,
+        has_sampled_principle=judging.constitution is not None and judging.principles == "sample",
+        allows_partial_panel=judging.allow_partial_panel,
+        is_sampled=judging.scoring == "sample",
+    )
+
+
+def _write_run_json(run: _Run[Any, Any, Any], status: str) -> None:
+    progress = run.progress()
+    run.folder.write(
+        {
+            "command": run.kind.command,
+            "status": status,
+            "config": _public_config(run.config),
+            "decisive": run.decisive,
+            "judges": [
+                {
+                    "name": judging.name,
+                    "identity": dict(judging.asker.backend.identity),
+                    "verdict_in_reply": judging.asker.backend.capabilities.has_token_alternatives,
+                    "is_demonstration": is_demonstration(judging.name),
+                }
+                for judging in run.judgings
+            ],
+            "counts": {
+                "input": run.summary.rows + len(run.summary.failures),
+                "rows": run.rows,
+                "failures": len(run.failures),
+                **run.statistics.as_json(),
+            },
+            "calls": {"asked": progress.calls, "replayed": progress.replayed, "retries": progress.retries},
+            "tokens": progress.usage._asdict(),
+            "cost_usd": progress.cost,
+            "seconds": round(progress.seconds, 3),
+            "seconds_total": round(_earlier_seconds(run) + progress.seconds, 3),
+            "started_at": run.started_at,
+            "repeat": without_queries(run.command),
+            "versions": versions(),
+        }
+    )
+
+
+def _card_facts(run: _Run[Any, Any, Any], row: Mapping[str, Any] | None) -> CardFacts:
+    judge = run.judgings[0].judge
+    constitution = judge.constitution
+    settings = _settings(run.kind, run.config.judging)
+    for shown_elsewhere in ("task", "constitution", "principles"):
+        del settings[shown_elsewhere]
+    progress = run.progress()
+    return CardFacts(
+        title=run.folder.path.resolve().name,
+        judges=tuple(judging.name for judging in run.judgings),
+        is_demonstration=any(is_demonstration(judging.name) for judging in run.judgings),
+        task=run.config.judging.task,
+        template_fingerprint=judge.template.fingerprint,
+        settings={**settings, "seed": run.config.seed},
+        constitution=constitution.name if constitution else None,
+        constitution_fingerprint=constitution.fingerprint if constitution else None,
+        principles=tuple((principle.id, principle.text) for principle in constitution.principles)
+        if constitution
+        else (),
+        principle_choice=run.config.judging.principles,
+        source=run.summary.source,
+        source_sha256=run.summary.content_sha256,
+        failed=len(run.failures),
+        statistics=run.statistics,
+        prompt_tokens=progress.usage.prompt_tokens,
+        completion_tokens=progress.usage.completion_tokens,
+        cost_usd=progress.cost,
+        seconds=_earlier_seconds(run) + progress.seconds,
+        command=without_queries(run.command),
+        version=versions()["rlaif"],
+        example=row,
+        columns=tuple(row) if row else (),
+    )
+
+
+def _earlier_seconds(run: _Run[Any, Any, Any]) -> float:
+    return float(run.earlier.get("seconds_total", 0.0)) if run.earlier else 0.0
+
+
+def _public_config(config: RunConfig) -> dict[str, Any]:
+    public = dataclasses.asdict(config)
+    public["backend"]["base_url"] = [without_queries(url) for url in config.backend.base_url]
+    return public
+
+
+def without_queries(text: str) -> str:
+    """A text whose web addresses end before their "?": some servers take their key there.
+
+    >>> without_queries("rlaif label x --base-url 'http://host/v1?api-key=secret' -o y")
+    "rlaif label x --base-url 'http://host/v1' -o y"
+    """
+    return re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)

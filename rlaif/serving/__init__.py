@@ -1,0 +1,1 @@
+"""The judge as a reward endpoint over HTTP. Needs the extra `rlaif[serve]`."""
