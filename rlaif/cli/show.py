@@ -146,7 +146,8 @@ def _show_prompt(command: ShowPromptCommand) -> int:
     if not calls:
         say(f"row {row.id}: both responses are the same, so the label is 0.5 and no judge is asked")
     for call in calls:
-        about = f"row {row.id}, {', '.join(call.words)}"
+        about = f"row {row.id}, {'order ' if command.command == 'label' else ''}{call.words[0]}"
+        about += f", principle {call.principle.id}" if call.principle else ""
         for number, step in enumerate(_steps(judge.ask(row, call)), 1):
             for message in step.request.messages:
                 if not command.quiet:

@@ -48,7 +48,7 @@ def test_labels_a_file_and_says_what_was_done(capsys: pytest.CaptureFixture[str]
     assert lines["calls"] == "20"
     assert lines["dataset"] == "run/data (datasets.load_dataset('run'))"
     assert "real judge" not in lines
-    assert err == "labeling 20 rows with fake:0.75\n"
+    assert err == "judging 20 rows with fake:0.75\n"
     assert json.loads(Path("run/run.json").read_text())["repeat"] == (
         "rlaif label in.jsonl -o run --judge fake:0.75 --orders ab"
     )
@@ -164,7 +164,7 @@ def started(server: ScriptedServer) -> subprocess.Popen[str]:
     command = ["label", "in.jsonl", "-o", "run", "--judge", "openai:m", "--concurrency", "4", "--base-url", server.url]
     process = subprocess.Popen([*RLAIF, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    list(lines_until(process.stderr, "labeling"))
+    list(lines_until(process.stderr, "judging"))
     return process
 
 

@@ -49,7 +49,7 @@ def test_lines_come_every_few_seconds(monkeypatch: pytest.MonkeyPatch, capsys: p
     display.close()
     line = "500/1,000 rows | 0 calls/s | 121,000 tokens"
     assert capsys.readouterr().err.splitlines() == [
-        "labeling 1,000 rows with openai:m; the journal holds 7 replies, which are not asked again",
+        "judging 1,000 rows with openai:m; the journal holds 7 replies, which are not asked again",
         line,
         line,
     ]
@@ -96,7 +96,7 @@ def test_a_terminal_gets_a_bar_with_messages_above_it(monkeypatch: pytest.Monkey
     display.close()
     display.close()
     shown = terminal.getvalue()
-    assert shown.startswith("labeling 1,000 rows with openai:m\n")
+    assert shown.startswith("judging 1,000 rows with openai:m\n")
     assert "[bold]a \\x1b[2J message[/bold]" in shown
     assert "500/1000" in shown
     assert "2 failed" in shown

@@ -11,7 +11,7 @@ from rlaif.backends.base import Capabilities
 from rlaif.backends.fake import FakeBackend
 from rlaif.engine.config import LabelConfig
 from rlaif.engine.estimating import estimate
-from rlaif.engine.labeling import run_label
+from rlaif.engine.labeling import LABELING, run_label
 from rlaif.judge.config import JudgeConfig
 from rlaif.records import GenerateRequest, Request
 
@@ -46,8 +46,8 @@ async def test_as_many_calls_are_announced_as_are_made(
     def judge() -> FakeBackend:
         return FakeBackend(answer, capabilities=capabilities)
 
-    monkeypatch.setattr("rlaif.engine.estimating.open_panel", lambda _: (judge(),))
-    expected = await estimate(config)
+    monkeypatch.setattr("rlaif.engine.estimating.open_backends", lambda _: (judge(),))
+    expected = await estimate(LABELING, config)
     outcome = await run_label(config, backends=(judge(),))
     assert outcome.failures == 0
     assert expected.rows == outcome.rows
