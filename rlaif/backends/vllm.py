@@ -296,8 +296,13 @@ class VllmBackend:
                 continue
             with self._lock:
                 call = self._asked.pop(message["id"], None)
-            if call is not None:
+            if call is None:
+                continue  # cancelled
+            try:
                 answers.append((call, self._reply(call, message)))
+            except Exception as error:  # whatever it is, it belongs to who waits
+                wrapped = BackendError(f"{self._name}: a reply cannot be read: {type(error).__name__}: {error}")
+                answers.append((call, wrapped))
         deliver(answers)
 
     def _begin(self, ready: Mapping[str, Any]) -> None:
