@@ -36,6 +36,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/labeling.py
 	$(BIN)/python benchmarks/hf_labeling.py
 	$(BIN)/python benchmarks/builtin_judge.py
+	$(BIN)/python benchmarks/serving.py
 
 # Torch goes first and pinned: a bare "torch" would take the newest build with its CUDA packages.
 $(VENV)/.installed: pyproject.toml

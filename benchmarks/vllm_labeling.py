@@ -188,6 +188,7 @@ async def prepare_bare(options: argparse.Namespace) -> tuple[Any, Any]:
 
     async def close() -> None:
         engine.shutdown()
+        os._exit(0)  # AsyncLLM's finalizer complains when it shuts down again
 
     return run, close
 

@@ -71,7 +71,9 @@ def resolve(
                 values[name] = _converted(known[name].annotation, value)
             except ValueError as error:
                 faulty.add(name)
-                faults.append(_Fault(layer.source, f"{key}: {error}"))
+                is_secret = known[name].is_secret
+                shown = f"expected {expected(known[name].annotation)} in quotes" if is_secret else error
+                faults.append(_Fault(layer.source, f"{key}: {shown}"))
     for option in known.values():
         if option.is_required and option.name not in values and option.name not in faulty:
             faulty.add(option.name)

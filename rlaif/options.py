@@ -29,6 +29,7 @@ class Option:
         annotation: Its type, with bounds.
         default: What it is when nobody says; `dataclasses.MISSING` when somebody has to.
         description: The string under the field, on one line; "" when there is none.
+        is_secret: Whether its value must not be shown: the field has `repr=False`.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Option:
     annotation: Any
     default: Any
     description: str
+    is_secret: bool = False
 
     @property
     def is_required(self) -> bool:
@@ -144,6 +146,7 @@ def _walk(config_class: Any, section: tuple[str, ...]) -> Iterable[Option]:
             annotation=annotation,
             default=default,
             description=descriptions.get(field.name, ""),
+            is_secret=not field.repr,
         )
 
 

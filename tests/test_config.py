@@ -223,3 +223,13 @@ def test_as_dict_holds_json_values_and_can_be_resolved_again() -> None:
 def test_what_can_be_configured_survives_a_round_trip(temperature: float, orders: str, limit: int | None) -> None:
     config = resolve(Example, None, {"input": "x", "temperature": temperature, "orders": orders, "limit": limit})
     assert resolve(Example, None, json.loads(json.dumps(as_dict(config)))) == config
+
+
+def test_a_secret_of_the_wrong_type_is_not_shown() -> None:
+    @dataclass(frozen=True)
+    class Server:
+        token: str | None = field(default=None, repr=False)
+
+    with pytest.raises(ConfigError, match="token: expected text in quotes") as raised:
+        resolve(Server, None, {"token": 12345})
+    assert "12345" not in str(raised.value)

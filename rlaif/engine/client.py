@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlaif.config import resolve
+from rlaif.data.completions import candidates_of
 from rlaif.data.files import open_source
 from rlaif.engine.config import LabelConfig, RateConfig, RunConfig
 from rlaif.engine.judges import askers_for, judgings_for, open_backends
@@ -90,6 +91,7 @@ class Judge:
             The distribution over the ten scores; its `rating` is the expectation, its `reward` that in [-1, 1].
 
         Raises:
+            InputError: The prompt is neither text nor messages.
             BackendError: The judge could not be asked.
             JudgmentError: It answered, and the answer holds no rating.
         """
@@ -100,10 +102,7 @@ class Judge:
         return await asyncio.wrap_future(self._run(self._rate(prompt, response)))
 
     async def _rate(self, prompt: Prompt, response: str) -> Rating:
-        turns = _turns(prompt)
-        candidates = Candidates(
-            _content_id(turns, response), turns, (response,), is_conversational=not isinstance(prompt, str)
-        )
+        candidates = candidates_of(prompt, response)
         (rating,) = await self._rating.judge(candidates)
         return rating
 
@@ -192,20 +191,11 @@ def rate(rows: object, judge: Judge, out: str | Path | None = None, *, limit: in
 
 
 def _comparison(prompt: Prompt, response_a: str, response_b: str) -> Comparison:
-    turns = _turns(prompt)
-    row_id = _content_id(turns, response_a, response_b)
-    return Comparison(row_id, turns, response_a, response_b, is_conversational=not isinstance(prompt, str))
-
-
-def _turns(prompt: Prompt) -> tuple[Turn, ...]:
-    if isinstance(prompt, str):
-        return (Turn("user", prompt),)
-    return tuple(Turn(message["role"], message["content"]) for message in prompt)
-
-
-def _content_id(turns: tuple[Turn, ...], *responses: str) -> str:
-    content = "\x00".join([*(part for turn in turns for part in turn), *responses])
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    is_text = isinstance(prompt, str)
+    turns = (Turn("user", prompt),) if isinstance(prompt, str) else tuple(Turn(m["role"], m["content"]) for m in prompt)
+    content = "\x00".join([*(part for turn in turns for part in turn), response_a, response_b])
+    row_id = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return Comparison(row_id, turns, response_a, response_b, is_conversational=not is_text)
 
 
 def _load(folder: Path) -> datasets.Dataset:

@@ -13,7 +13,7 @@ import pytest
 
 import rlaif
 from rlaif.backends.fake import FakeBackend
-from rlaif.errors import ConfigError, LowLabelMassError, RlaifError
+from rlaif.errors import ConfigError, InputError, LowLabelMassError, RlaifError
 from rlaif.records import Request
 
 ROWS = [{"prompt": f"Q{n}?", "response_a": f"a{n}", "response_b": f"b{n}", "n": n} for n in range(5)]
@@ -92,3 +92,25 @@ def test_a_refused_judge_leaves_no_thread_behind() -> None:
     with pytest.raises(ConfigError, match="named twice"):
         rlaif.Judge(FakeBackend(prefers_a), FakeBackend(prefers_a))
     assert threading.active_count() == before
+
+
+def test_rates_a_response_and_a_whole_dataset(tmp_path: Path) -> None:
+    with rlaif.Judge("builtin:tiny") as judge:
+        rating = judge.rate("What is a prime?", "A number with two divisors.")
+        assert sum(rating.probs) == pytest.approx(1.0)
+        assert rating.rating == pytest.approx(sum(score * prob for score, prob in enumerate(rating.probs, 1)))
+        assert rating.reward == pytest.approx((rating.rating - 5.5) / 4.5)
+        messages = [{"role": "user", "content": "What is a prime?"}]
+        assert judge.rate(messages, "A number with two divisors.").rating == pytest.approx(rating.rating)
+        rows = [{"prompt": "What is a prime?", "responses": ["A number with two divisors.", "No."]}]
+        dataset = rlaif.rate(rows, judge, tmp_path / "run")
+    assert dataset[0]["ratings"][0] == pytest.approx(rating.rating, abs=1e-5)
+    assert len(dataset[0]["rating_probs"]) == 2
+
+
+async def test_rates_in_async_code_and_fails_by_name() -> None:
+    with rlaif.Judge("builtin:tiny") as judge:
+        first, second = await asyncio.gather(judge.arate("Why?", "Because."), judge.arate("Why?", "Because."))
+        assert first == second
+        with pytest.raises(InputError, match="prompt"):
+            await judge.arate([], "Because.")
