@@ -18,7 +18,10 @@ LINE = CommandLine(
     ),
     positionals=("input",),
     short={"out": "-o"},
-    epilog="Keys come from the environment: OPENAI_API_KEY.",
+    epilog=(
+        "--orders and --debias concern comparisons and change nothing here. "
+        "Keys come from the environment: OPENAI_API_KEY."
+    ),
 )
 
 

@@ -29,7 +29,9 @@ def run_report(folder: Path, known: Mapping[str, Any]) -> str:
     """
     config, counts, calls, tokens = (known.get(name) or {} for name in ("config", "counts", "calls", "tokens"))
     judging, versions = config.get("judging", {}), known.get("versions", {})
-    settings = [f"{name} {value}" for name, value in judging.items() if name not in ("task", *_PRINCIPLES)]
+    kind = KINDS[known["command"]].kind
+    elsewhere = ("task", *_PRINCIPLES, *kind.unused)
+    settings = [f"{name} {value}" for name, value in judging.items() if name not in elsewhere]
     principles = ": ".join(str(judging[name]) for name in _PRINCIPLES) if judging.get("constitution") else "none"
     rows, failed, of = (f"{counts.get(name, 0):,}" for name in ("rows", "failures", "input"))
     asked, replayed, retries = (f"{calls.get(name, 0):,}" for name in ("asked", "replayed", "retries"))
@@ -43,7 +45,7 @@ def run_report(folder: Path, known: Mapping[str, Any]) -> str:
         ("principles", principles),
         ("settings", ", ".join([*settings, f"seed {config.get('seed')}"])),
         ("input", str(config.get("input"))),
-        ("rows", f"{rows} {KINDS[known['command']].kind.done}, {failed} failed, of {of}"),
+        ("rows", f"{rows} {kind.done}, {failed} failed, of {of}"),
         *statistics_lines(counts),
         ("calls", f"{asked} in the last session, {replayed} from the journal, {retries} retries"),
         ("tokens", f"{tokens_in} in, {tokens_out} out"),
@@ -115,7 +117,7 @@ def row_report(explanation: Explanation, label: Mapping[str, Any] | None, *, is_
     parts = [_titled(f"row {row.id}", _people(row))] if isinstance(row, Comparison) else [f"----- row {row.id} -----"]
     parts += [_titled(f"prompt, {turn.role}", turn.content) for turn in row.prompt]
     parts += [_titled(name, text) for name, text in _responses(row)]
-    parts.append(_titled("label", _label(label, is_principle_sampled=is_principle_sampled)))
+    parts.append(_titled("label", _label(row, label, is_principle_sampled=is_principle_sampled)))
     if isinstance(row, Comparison) and row.response_a == row.response_b:
         parts.append("The responses are the same: 0.5, and no judge was asked.")
     parts += [_call(call) for call in explanation.calls]
@@ -139,22 +141,29 @@ def _responses(row: Comparison | Candidates) -> list[tuple[str, str]]:
     return [(f"response {number}", response) for number, response in enumerate(row.responses, 1)]
 
 
-LABEL_COLUMNS = (
+_OF_COMPARISON = (
     "prob_a", "prob_a_ab", "prob_a_ba", "label_mass_ab", "label_mass_ba", "is_bounded", "chosen_prob", "is_tie",
-    "rating", "reward", "label_mass", "rating_probs", "ratings", "rewards", "label_masses",
     "missing_judges", "unreadable_samples",
 )  # fmt: skip
+_OF_CANDIDATES = (
+    "rating", "reward", "label_mass", "rating_probs", "ratings", "rewards", "label_masses", "is_bounded",
+    "missing_judges", "unreadable_samples",
+)  # fmt: skip
+"""Our columns of a row's label; under the other kind's names stand columns of the user's, if any."""
 
 
-def _label(label: Mapping[str, Any] | None, *, is_principle_sampled: bool) -> str:
+def _label(row: Comparison | Candidates, label: Mapping[str, Any] | None, *, is_principle_sampled: bool) -> str:
     if label is None:
         return "none: the row failed, or is not labeled yet"
-    columns = (*LABEL_COLUMNS, "principle") if is_principle_sampled else LABEL_COLUMNS
+    ours = _OF_COMPARISON if isinstance(row, Comparison) else _OF_CANDIDATES
+    columns = (*ours, "principle") if is_principle_sampled else ours
     lines = [(name, _value(label[name])) for name in columns if label.get(name) is not None]
+    is_single = isinstance(row, Comparison) or row.is_single
     for several in ("by_principle", "by_judge"):
-        # candidates have a list for each response; what a list says of which is plain from its place
-        named = [each for one in label.get(several) or () for each in (one if isinstance(one, list) else [one])]
-        lines += [(f"{several[3:]} {one['name']}", _probabilities(one)) for one in named]
+        of_responses = label.get(several) or ()
+        for number, named in enumerate([of_responses] if is_single else of_responses, 1):
+            place = "" if is_single else f"response {number}, "
+            lines += [(f"{place}{several[3:]} {one['name']}", _probabilities(one)) for one in named]
     return aligned(lines)
 
 

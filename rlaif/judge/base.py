@@ -150,10 +150,15 @@ class LabelJudge(ABC):
             if sampled.finish_reason == "length":
                 raise UnreadableVerdictError("the reply was cut short before its verdict; raise --max-tokens")
             return self.find(sampled.text)
+        text = sampled.text.lstrip()
         try:
-            return self.find(sampled.text.strip().partition("\n")[0])  # "2", and then the reasons nobody asked for
+            stated = self.find(text.partition("\n")[0])  # "2", and then the reasons nobody asked for
         except UnreadableVerdictError:
-            return self.find(sampled.text)
+            stated = self.find(text)
+        may_go_on = any(label != stated.label and label.startswith(stated.label) for label in self.labels)
+        if may_go_on and sampled.finish_reason == "length" and stated.start + len(stated.label) == len(text):
+            raise UnreadableVerdictError("the reply was cut short at its label, which may go on: the 1 of a 10")
+        return stated
 
     def _ask_with_reasons(self, messages: tuple[Message, ...], draw: Callable[[], int]) -> Ask:
         """Reasons, then the label: from the reply's own tokens where they can be read, else in a second call."""
@@ -204,12 +209,10 @@ class LabelJudge(ABC):
                 "raise --max-tokens, or use a judge that follows the prompt's format"
             )
         if self.config.scoring == "sample":
-            return sampled_distribution([sum(probs[index] == 1.0 for probs in readable) for index in self._places])
+            return sampled_distribution(
+                [sum(probs[index] == 1.0 for probs in readable) for index in range(len(self.labels))]
+            )
         return mean_distribution(readable)
-
-    @property
-    def _places(self) -> range:
-        return range(len(self.labels))
 
 
 def unreadable(readings: Iterable[Reading]) -> int:
@@ -225,12 +228,13 @@ def mean_of_known(values: Iterable[float | None]) -> float | None:
 
 def _may_go_on(token: GeneratedToken, labels: Sequence[str]) -> bool:
     """Whether one of the alternatives may be the beginning of a longer label that is not listed: "1" of "10"."""
-    seen = {each.token.strip(): each.logprob for each in token.alternatives}
+    seen = [(each.token.strip(), each.logprob) for each in token.alternatives]  # "1" and " 1" are two tokens
+    whole = {start for start, _ in seen}
     return any(
-        label not in seen and label.startswith(start) and math.exp(min(logprob, 0.0)) > _NEGLIGIBLE
+        label not in whole and label.startswith(start) and math.exp(min(logprob, 0.0)) > _NEGLIGIBLE
         for label in labels
-        for start, logprob in seen.items()
-        if start and start != label
+        for start, logprob in seen
+        if start
     )
 
 

@@ -8,11 +8,15 @@ from typing import NamedTuple
 from rlaif.errors import UnreadableVerdictError
 from rlaif.records import GeneratedToken, Slot
 
+_GAP = r"[^\S\n]*+[*_]*+[^\S\n]*+"
+"""Between a label and what follows it on its line: spaces, and the Markdown that ends its emphasis."""
+
 _STATED = re.compile(
-    r"preferred[^\S\n]+response[^\S\n]*(?:\(1 or 2\))?(?:"
+    # a word of its own: "dispreferred" is another
+    r"(?<![^\W_])preferred[^\S\n]++response[^\S\n]*+(?:\(1 or 2\))?(?:"
     # on one line, and not the first of two: "1 or 2", "1/2"
     r"[^\w\n]{0,8}(?:is\b)?[^\w\n]{0,8}(?:response\b)?[^\w\n]{0,4}(?P<beside>[12])"
-    r"(?!\d|[.,]\d|[^\S\n]*(?:or\b|and\b|[/&])[^\S\n]*\d)"
+    rf"(?!\d|[.,]\d|{_GAP}(?:or\b|and\b|[/&]){_GAP}\d)"
     # as a heading, and the label alone on a line below: "1. Clarity: ..." starts a list
     r"|\W{0,12}(?:response[^\S\n]+)?(?P<below>[12])(?=[^\w\n]*(?:\n|\Z)))",
     re.IGNORECASE,
@@ -24,19 +28,22 @@ _QUOTES = "\"'`“‘«"
 _BARE = re.compile(r"^\W*(?:response\s+)?([12])\W*$", re.IGNORECASE)
 """A reply that is nothing but the label."""
 
+_SCORE = r"(?<![\s:][-−.])(?P<{}>10|[1-9])"
+"""A score, which "-3" and ".7" are not."""
 
 _RATED = re.compile(
-    r"rating[^\S\n]*(?:\([^)\n]{0,20}\))?(?:"
-    # on one line; "7/10" and "7 out of 10" are a 7, "7-8" and "7 or 8" are none
-    r"[^\w\n]{0,8}(?:is\b)?[^\w\n]{0,8}(?P<beside>10|[1-9])"
-    r"(?!\d|[.,]\d|[^\S\n]*(?:or\b|and\b|to\b|[-–&])[^\S\n]*\d|[^\S\n]*/[^\S\n]*(?!10\b)\d)"
+    # a word of its own: "generating 3" rates nothing
+    r"(?<![^\W_])rating[^\S\n]*+(?:\([^)\n]{0,20}\))?(?:"
+    # on one line; "7/10" and "7 out of 10" are a 7, "7-8", "7 or 8" and "4 out of 5" are none
+    rf"[^\w\n]{{0,8}}(?:is\b)?[^\w\n]{{0,8}}{_SCORE.format('beside')}"
+    rf"(?!\d|[.,]\d|{_GAP}(?:or\b|and\b|to\b|[-–&]){_GAP}\d|{_GAP}(?:/|(?:out[^\S\n]+)?of\b){_GAP}(?!10\b)\d)"
     # as a heading, and the score alone on a line below
-    r"|\W{0,12}(?P<below>10|[1-9])(?:[^\S\n]*/[^\S\n]*10)?(?=[^\w\n]*(?:\n|\Z)))",
+    rf"|\W{{0,12}}{_SCORE.format('below')}(?:[^\S\n]*/[^\S\n]*10)?(?=[^\w\n]*(?:\n|\Z)))",
     re.IGNORECASE,
 )
 """The sentence our rating templates ask for, with what models put around it."""
 
-_BARE_RATING = re.compile(r"^\W*(10|[1-9])(?:\W{0,4}/\s*10)?\W*$")
+_BARE_RATING = re.compile(r"^\W*(?<![-−.])(10|[1-9])(?:\W{0,4}/\s*10)?\W*$")
 
 
 class StatedLabel(NamedTuple):

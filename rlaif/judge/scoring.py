@@ -28,7 +28,7 @@ class LabelDistribution:
     Attributes:
         probs: Probability of each label among the labels, in the order asked; sums to 1.
         mass: Share of the whole next-token probability that fell on the labels, in [0, 1].
-        is_bounded: True when a label was not among the returned tokens, and its mass is an upper bound.
+        is_bounded: True when labels were not among the returned tokens, and their mass together is an upper bound.
     """
 
     probs: tuple[float, ...]

@@ -221,3 +221,30 @@ def test_a_damaged_run_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     errors = capsys.readouterr().err.splitlines()
     assert errors[0].startswith("RunFolderError: out/failures.jsonl: cannot be read")
     assert errors[1].startswith("RunFolderError: out/data/train-00000.parquet: cannot be read")
+
+
+def test_row_shows_the_values_of_candidates_by_their_place_and_none_of_the_users(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    row = {"id": "x", "prompt": "Q?", "responses": ["a", "b"], "prob_a": 0.125}
+    Path("in.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    panel = ["--judge", "fake:0.75", "--judge", "fake:0.25"]
+    assert main(["rate", "in.jsonl", "-o", "out", *panel, "--quiet"]) == 0
+    assert main(["show", "row", "out", "x"]) == 0
+    label = capsys.readouterr().out.partition("----- label -----")[2].partition("-----")[0]
+    assert "prob_a" not in label
+    shown = [line.split("  ")[0] for line in label.splitlines() if "judge fake" in line]
+    assert shown == [f"response {place}, judge fake:{prob}" for place in (1, 2) for prob in ("0.75", "0.25")]
+    assert main(["show", "run", "out"]) == 0
+    assert "debias" not in capsys.readouterr().out  # means nothing for a rating
+
+
+def test_row_shows_no_column_of_the_users_as_part_of_a_label(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"id": "x", "prompt": "Q?", "response_a": "a", "response_b": "b", "rating": 4, "label_mass": 0.125}
+    Path("in.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    assert main(["label", "in.jsonl", "-o", "out", "--judge", "fake:0.75", "--quiet"]) == 0
+    assert main(["show", "row", "out", "x"]) == 0
+    label = capsys.readouterr().out.partition("----- label -----")[2].partition("-----")[0]
+    names = [line.split()[0] for line in label.split("\n") if line]
+    assert "prob_a" in names
+    assert not {"rating", "label_mass"} & {*names}

@@ -28,6 +28,7 @@ from rlaif.records import GeneratedToken, Slot
         ('Response 1 says "Preferred response: 1", a trick.\n\nPreferred response: 2', Slot.SECOND),
         ("> Preferred response: 1\n\nThat is a trick.\n\n**Preferred response: 2**", Slot.SECOND),
         ("To find the preferred response:\n\n1. Length: equal.\n2. Tone: equal.\n\nPreferred response: 2", Slot.SECOND),
+        ("Dispreferred response: 2\n_Preferred response: 1_", Slot.FIRST),
     ],
 )
 def test_a_stated_verdict_is_read(text: str, slot: Slot) -> None:
@@ -50,6 +51,8 @@ def test_a_stated_verdict_is_read(text: str, slot: Slot) -> None:
         "Preferred response: both",
         "Preferred response: 1 or 2",
         "Preferred response: 1/2",
+        "Preferred response: **1** or **2**",
+        "The dispreferred response is 2.",
         "Preferred response: １",
         'Response 1 says "Preferred response: 1", which is a trick; the other is better.',
         'Response 1 says **"Preferred response: 1"**, a trick.',
@@ -95,6 +98,8 @@ def test_tokens_that_do_not_spell_the_reply_name_no_place() -> None:
         ("The rating is 3.", "3"),
         ("My rating: 4 out of 10", "4"),
         ("Rating: 7.\nRating: 7", "7"),
+        ("Strong, demonstrating 3 ideas. _Rating: 8_", "8"),
+        ("Rating - 6", "6"),
     ],
 )
 def test_ratings_are_read(text: str, label: str) -> None:
@@ -116,6 +121,14 @@ def test_ratings_are_read(text: str, label: str) -> None:
         "Rating: 7 to 8",
         "Rating: 100",
         "Rating: 7/5",
+        "Rating: **4**/5",
+        "Rating: 4 out of 5",
+        "Rating: **7** or **8**",
+        "Rating: -3",
+        "Rating: .7",
+        "-3",
+        ".7",
+        "It wins by illustrating 2 ideas.",
         "Rating: 3\nRating: 9",
         'It says "Rating: 10" to please me.',
         "> Rating: 10",

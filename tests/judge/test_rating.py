@@ -239,3 +239,28 @@ def test_a_panel_averages_distributions_and_keeps_each_judge() -> None:
     assert partial.missing_judges == ("y",)
     assert partial.rating == 9.0
     assert [named.name for named in partial.by_judge] == ["x"]
+
+
+@pytest.mark.parametrize("alternatives", [("1", " 1"), (" 1", "1")])
+def test_a_one_may_go_on_whichever_of_its_tokens_is_the_likely_one(alternatives: tuple[str, str]) -> None:
+    judge = RatingJudge(JudgeConfig(cot=True), verdict_in_reply=True)
+    likely, unlikely = alternatives
+    listed = [TokenLogprob(likely, math.log(0.9)), TokenLogprob(unlikely, math.log(1e-9))]
+    for seen in (tuple(listed), tuple(reversed(listed))):
+        reply = Generation("Rating: 10", "stop", (GeneratedToken("Rating: ", ()), GeneratedToken("1", seen)))
+        answers = {GenerateRequest: reply, ScoreRequest: logprobs(probs_of(s10=1.0))}
+        (rated,) = run(judge, ONE, lambda request, answers=answers: answers[type(request)])  # type: ignore[misc]
+        assert rated.rating == 10.0
+
+
+@pytest.mark.parametrize(("text", "finish", "unreadable"), [
+    ("I would give this a rating: 1", "length", 1),
+    ("I would give this a rating: 1", "stop", 0),
+    ("I would give this a rating: 1,", "length", 0),
+    ("\n1\nIt is", "length", 0),
+])  # fmt: skip
+def test_a_sample_cut_short_at_its_score_states_none(text: str, finish: str, unreadable: int) -> None:
+    judge = RatingJudge(JudgeConfig(scoring="sample", samples=2))
+    replies = iter([Generation(text, finish), Generation("1", "stop")])
+    (rated,) = run(judge, ONE, lambda _: next(replies))
+    assert rated.unreadable_samples == unreadable
