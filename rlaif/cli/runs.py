@@ -139,7 +139,9 @@ def statistics_lines(statistics: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     for pair in statistics.get("judge_correlation") or ():
         value = "undefined" if pair["pearson"] is None else f"{pair['pearson']:.2f}"
-        lines.append(("correlation", f"{value} between {' and '.join(pair['judges'])} ({pair['rows']:,} rows)"))
+        lines.append(
+            ("correlation", f"{value} between {' and '.join(pair['judges'])} ({pair['rows']:,} judged by both)")
+        )
     counts = {
         "partial_rows": ("partial panel", "rows that a judge is missing from"),
         "unreadable_samples": ("unreadable", "samples that state no label"),

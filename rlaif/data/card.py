@@ -299,8 +299,8 @@ def _mass_section(masses: Moments, bounded: int, words: _Words) -> str:
         "## Label mass\n\n"
         f"The share of the judge's next-token probability that fell on the {words.answers}: {masses.mean:.4f} on "
         f"average, {masses.least:.4f} at least. Where it is low, the judge wanted to say something else. "
-        f"Where one of the {words.answers} was not among the tokens the server returned, its mass is an upper bound "
-        f"(`is_bounded`): {rows} with such a bound: {_number(bounded)}."
+        f"Where some of the {words.answers} were not among the tokens the server returned, their mass together is an "
+        f"upper bound (`is_bounded`): {rows} with such a bound: {_number(bounded)}."
     )
 
 

@@ -111,9 +111,7 @@ class Panel(Generic[RowT, OutcomeT]):
         self._allows_partial = allows_partial
         self._on_missing = on_missing
         self._asking_rows = 0
-        self._has_succeeded = False
-        self._failed_first = 0
-        self._lost_in_a_row = 0
+        self._standings = {name: _Standing(name if len(names) > 1 else None) for name in names}
 
     async def attempt(self, row: RowT) -> OutcomeT | Failure:
         """The outcome, or why there is none. Rows are to be started in the input's order.
@@ -126,17 +124,16 @@ class Panel(Generic[RowT, OutcomeT]):
         asks = any(plans)
         is_first = asks and self._asking_rows < FAILED_FIRST_ROWS_THAT_STOP
         self._asking_rows += asks
+        outcomes, faults = await self._results(row, plans)
+        if asks:  # identical responses say nothing of the judges
+            for name, _ in outcomes:
+                self._standings[name].succeed()
+        for name, error in faults:
+            self._standings[name].fail(error, is_first=is_first)
         try:
-            outcome = await self._judge(row, plans)
-        except STOPPING_ERRORS:
-            raise
+            return self._combined(row, outcomes, faults)
         except RlaifError as error:
-            self._stop_if_hopeless(error, is_first=is_first)
             return _failure(row, error)
-        if asks:  # identical responses say nothing of the judge
-            self._has_succeeded = True
-            self._lost_in_a_row = 0
-        return outcome
 
     async def judge(self, row: RowT) -> OutcomeT:
         """The outcome. One call that fails fails the row; its siblings are awaited first, and their replies kept.
@@ -144,12 +141,19 @@ class Panel(Generic[RowT, OutcomeT]):
         Raises:
             RlaifError: Of the first call that failed, with its `stage`.
         """
-        return await self._judge(row, self._plan(row))
+        return self._combined(row, *await self._results(row, self._plan(row)))
 
     def _plan(self, row: RowT) -> list[Sequence[Call]]:
         return [_row_judge(judging).plan(row) for judging in self._judgings]
 
-    async def _judge(self, row: RowT, plans: Sequence[Sequence[Call]]) -> OutcomeT:
+    async def _results(
+        self, row: RowT, plans: Sequence[Sequence[Call]]
+    ) -> tuple[list[tuple[str, OutcomeT]], list[tuple[str, RlaifError]]]:
+        """What each judge made of the row, and why the others made nothing of it; both by name.
+
+        Raises:
+            RlaifError: One of `STOPPING_ERRORS`.
+        """
         tasks = [self._read(judging, row, call) for judging, plan in zip(self._judgings, plans, strict=True)
                  for call in plan]  # fmt: skip
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -164,6 +168,11 @@ class Panel(Generic[RowT, OutcomeT]):
                 outcomes.append((judging.name, self._outcome_of(judging, row, own)))
             except RlaifError as fault:
                 faults.append((judging.name, fault))
+        return outcomes, faults
+
+    def _combined(
+        self, row: RowT, outcomes: Sequence[tuple[str, OutcomeT]], faults: Sequence[tuple[str, RlaifError]]
+    ) -> OutcomeT:
         if faults and not (self._allows_partial and outcomes):
             raise faults[0][1]
         for _, error in faults:
@@ -198,21 +207,44 @@ class Panel(Generic[RowT, OutcomeT]):
                 return reading
             step += 1
 
-    def _stop_if_hopeless(self, error: RlaifError, *, is_first: bool) -> None:
-        """Raise when the failures so far show that no other row will succeed."""
+    def _stage_of(self, judging: Judging, call: Call) -> str:
+        return stage_of(judging.judge, call, judging.name if len(self._judgings) > 1 else None)
+
+
+class _Standing:
+    """How one judge has done so far: whether it can be hoped that it answers at all.
+
+    Args:
+        name: For the message, where there are several judges.
+    """
+
+    def __init__(self, name: str | None) -> None:
+        self._who = f"{name}: " if name else ""
+        self._has_succeeded = False
+        self._failed_first = 0
+        self._lost_in_a_row = 0
+
+    def succeed(self) -> None:
+        self._has_succeeded = True
+        self._lost_in_a_row = 0
+
+    def fail(self, error: RlaifError, *, is_first: bool) -> None:
+        """Count a row that it failed on.
+
+        Raises:
+            BackendUnusableError, PromptError: The failures so far show that no other row will succeed.
+        """
         if not self._has_succeeded:
             hopeless = TransientBackendError | RequestRefusedError | PromptError
             self._failed_first += is_first and isinstance(error, hopeless)
             if isinstance(error, PromptError) and self._failed_first >= FAILED_FIRST_ROWS_THAT_STOP:
                 raise error  # the template is at fault, not the judge
             if isinstance(error, LogprobsUnavailableError) or self._failed_first >= FAILED_FIRST_ROWS_THAT_STOP:
-                raise BackendUnusableError(f"nothing has succeeded, stopped: {error}") from error
+                raise BackendUnusableError(f"{self._who}nothing has succeeded, stopped: {error}") from error
         self._lost_in_a_row = self._lost_in_a_row + 1 if isinstance(error, TransientBackendError) else 0
         if self._lost_in_a_row >= LOST_ROWS_THAT_STOP:
-            raise BackendUnusableError(f"the last {self._lost_in_a_row} rows failed, stopped: {error}") from error
-
-    def _stage_of(self, judging: Judging, call: Call) -> str:
-        return stage_of(judging.judge, call, judging.name if len(self._judgings) > 1 else None)
+            message = f"{self._who}the last {self._lost_in_a_row} rows failed, stopped: {error}"
+            raise BackendUnusableError(message) from error
 
 
 def pairwise_panel(

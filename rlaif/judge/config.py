@@ -59,7 +59,10 @@ class JudgeConfig:
     """Least share of the next-token probability that must fall on the labels; a row below it fails."""
 
     allow_partial_panel: bool = False
-    """Label a row that some judges of a panel failed on from the others, and say which; by default the row fails."""
+    """Label a row that some judges of a panel failed on from the others, and say which; by default the row fails.
+
+    The same command again asks the missing judges again, and their answers then change the label.
+    """
 
     def __post_init__(self) -> None:
         faults = [

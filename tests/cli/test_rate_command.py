@@ -161,3 +161,18 @@ def test_a_dry_run_counts_calls_and_asks_nothing(capsys: pytest.CaptureFixture[s
         assert rate(server, "--dry-run") == 0
         assert server.received == []
     assert "calls   2" in capsys.readouterr().out
+
+
+def test_a_judge_of_a_partial_panel_that_never_answers_stops_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    write([{"id": str(number), "prompt": "Why?", "response": f"because {number}"} for number in range(12)])
+
+    def answer(received: Any) -> Answer:
+        if received.method != "POST":
+            return Answer(status=404)
+        if received.json["model"] == "weak":
+            return Answer({"error": {"message": "no"}}, status=400)
+        return Answer(reply({"5": 1.0}))
+
+    with ScriptedServer(answer) as server:
+        assert rate(server, "--judge", "openai:weak", "--allow-partial-panel", "--concurrency", "2") in (2, 130)
+    assert "openai:weak: nothing has succeeded, stopped" in capsys.readouterr().err
