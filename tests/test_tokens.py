@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -46,10 +46,14 @@ def decode(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> str:
 
 @pytest.mark.parametrize("kind", ENCODERS)
 @given(text=st.text(max_size=40), tail=st.text(max_size=20))
+@example(text="", tail="▁")
 def test_pieces_decode_to_exactly_the_text(kind: str, text: str, tail: str) -> None:
     pieces = ENCODERS[kind].encode([user(template("Judge:\n"), value(text), template("\n###\n"), value(tail))])
     found = decode(TOKENIZERS[kind], flatten(pieces)).removeprefix("<s>").removeprefix(" ")
-    assert found == f"Judge:\n{text}\n###\n{tail}"
+    expected = f"Judge:\n{text}\n###\n{tail}"
+    if kind in ("metaspace", "prepend", "unigram"):  # these write a space as "▁" and cannot tell the two apart
+        found, expected = found.replace("▁", " "), expected.replace("▁", " ")
+    assert found == expected
 
 
 @pytest.mark.parametrize("kind", ["byte-level-bos", "metaspace", "unigram"])
