@@ -77,6 +77,8 @@ class LabelJudge(ABC):
     label_tokens: int
     """Tokens a sampled label without reasons may take: the digits, and a word or two around them."""
 
+    template_class: type[JudgeTemplate]
+
     template: JudgeTemplate
 
     def __init__(
@@ -93,6 +95,7 @@ class LabelJudge(ABC):
         self.verdict_in_reply = verdict_in_reply or config.scoring == "sample"
         if constitution is not None:
             choose_principles(constitution, config.principles, seed=seed, row_id="")  # unknown ids are refused now
+        self.template = self.template_class(config.task, preamble=config.preamble, shots=config.shots, cot=config.cot)
 
     @abstractmethod
     def find(self, text: str) -> StatedLabel:

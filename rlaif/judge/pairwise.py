@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rlaif.judge.base import Ask, LabelJudge, Reading, mean_of_known, unreadable
-from rlaif.judge.config import JudgeConfig
-from rlaif.judge.constitutions import Constitution, Principle
+from rlaif.judge.constitutions import Principle
 from rlaif.judge.parsing import StatedLabel, find_verdict
 from rlaif.judge.scoring import combine_orders, mean_label
 from rlaif.judge.templates import PairwiseTemplate
@@ -39,18 +38,8 @@ class PairwiseJudge(LabelJudge):
 
     labels = (Slot.FIRST.value, Slot.SECOND.value)
     label_tokens = 8
+    template_class = PairwiseTemplate
     template: PairwiseTemplate
-
-    def __init__(
-        self,
-        config: JudgeConfig,
-        constitution: Constitution | None = None,
-        *,
-        seed: int = 0,
-        verdict_in_reply: bool = False,
-    ) -> None:
-        super().__init__(config, constitution, seed=seed, verdict_in_reply=verdict_in_reply)
-        self.template = PairwiseTemplate(config.task, preamble=config.preamble, shots=config.shots, cot=config.cot)
 
     def find(self, text: str) -> StatedLabel:
         return find_verdict(text)

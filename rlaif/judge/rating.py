@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rlaif.judge.base import Ask, LabelJudge, Reading, mean_of_known, unreadable
-from rlaif.judge.config import JudgeConfig
-from rlaif.judge.constitutions import Constitution, Principle
+from rlaif.judge.constitutions import Principle
 from rlaif.judge.parsing import StatedLabel, find_rating
 from rlaif.judge.scoring import mean_distribution
 from rlaif.judge.templates import RatingTemplate
@@ -53,18 +52,8 @@ class RatingJudge(LabelJudge):
 
     labels = RATING_LABELS
     label_tokens = 12
+    template_class = RatingTemplate
     template: RatingTemplate
-
-    def __init__(
-        self,
-        config: JudgeConfig,
-        constitution: Constitution | None = None,
-        *,
-        seed: int = 0,
-        verdict_in_reply: bool = False,
-    ) -> None:
-        super().__init__(config, constitution, seed=seed, verdict_in_reply=verdict_in_reply)
-        self.template = RatingTemplate(config.task, preamble=config.preamble, shots=config.shots, cot=config.cot)
 
     def find(self, text: str) -> StatedLabel:
         return find_rating(text)
