@@ -41,6 +41,21 @@ class Verdict(StrEnum):
     TIE = "tie"
 
 
+TIE_BAND = 1e-9
+"""A probability this close to 0.5 is a tie."""
+
+
+def verdict_of(prob_a: float, tie_band: float = TIE_BAND) -> Verdict:
+    """The verdict that a soft label comes to: its larger side, or a tie within `tie_band` of 0.5.
+
+    >>> verdict_of(0.7), verdict_of(0.2), verdict_of(0.5)
+    (<Verdict.A: 'a'>, <Verdict.B: 'b'>, <Verdict.TIE: 'tie'>)
+    """
+    if abs(prob_a - 0.5) <= tie_band:
+        return Verdict.TIE
+    return Verdict.A if prob_a > 0.5 else Verdict.B
+
+
 class Turn(NamedTuple):
     """One message of a conversation, as the user's data holds it."""
 
@@ -354,6 +369,35 @@ class Rating:
 def _expectation(probs: tuple[float, ...]) -> float:
     # Rounding must not carry a certain judge past the ends of the scale.
     return min(10.0, max(1.0, math.fsum(score * prob for score, prob in enumerate(probs, 1))))
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedComparison:
+    """A comparison with what a judge made of it, and people too: a row of an audit.
+
+    Attributes:
+        comparison: With the human label and votes, where there are any.
+        prob_a: P(A preferred), in [0, 1]; a recorded verdict counts 1, 0.5 or 0; None where the judge gave no usable
+            answer in an order that it was asked in.
+        prob_a_ab, prob_a_ba: The same with A (B) shown first; None when not asked, or not usable.
+        cluster: Rows of one cluster are resampled together.
+        groups: Value of each column that figures are split by.
+        sampling_prob: Probability with which the row was drawn for people to label, in (0, 1]; None where it was not
+            drawn.
+        rationale_ab, rationale_ba: The judge's reasons, where it gave any.
+        by_judge: Each judge's own label, of a panel.
+    """
+
+    comparison: Comparison
+    prob_a: float | None
+    prob_a_ab: float | None = None
+    prob_a_ba: float | None = None
+    cluster: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    sampling_prob: float | None = None
+    rationale_ab: str | None = None
+    rationale_ba: str | None = None
+    by_judge: tuple[NamedLabel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif.data.schema import UserColumn, name_user_columns, prompt_type, prompt_value, user_fields, user_values
 from rlaif.data.sources import InputSummary
-from rlaif.data.statistics import verdict_of
-from rlaif.records import Comparison, Judgment, NamedLabel, Verdict
+from rlaif.records import Comparison, Judgment, NamedLabel, Verdict, verdict_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

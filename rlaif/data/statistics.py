@@ -9,21 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlaif.data.panels import JudgeCorrelation, PanelScores
-from rlaif.records import RATING_LABELS, Judgment, Rating, Verdict
-
-TIE_BAND = 1e-9
-"""A probability this close to 0.5 is a tie."""
-
-
-def verdict_of(prob_a: float, tie_band: float = TIE_BAND) -> Verdict:
-    """The verdict that a soft label comes to: its larger side, or a tie within `tie_band` of 0.5.
-
-    >>> verdict_of(0.7), verdict_of(0.2), verdict_of(0.5)
-    (<Verdict.A: 'a'>, <Verdict.B: 'b'>, <Verdict.TIE: 'tie'>)
-    """
-    if abs(prob_a - 0.5) <= tie_band:
-        return Verdict.TIE
-    return Verdict.A if prob_a > 0.5 else Verdict.B
+from rlaif.records import RATING_LABELS, Judgment, Rating, Verdict, verdict_of
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from rlaif.backends.config import BackendConfig
 from rlaif.judge.config import JudgeConfig
+from rlaif.records import TIE_BAND
 
 
 @dataclass(frozen=True)
@@ -101,3 +102,92 @@ class RateConfig(RunConfig):
 
     input: str
     """Rows of prompt and response, or of prompt and responses: the file types of rlaif label."""
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """`rlaif audit`: how far a judge agrees with people."""
+
+    input: str
+    """A run folder of rlaif label, or rows with prob_a or with recorded verdicts: the file types of rlaif label."""
+
+    out: str
+    """Folder for audit.json, report.html and the plots."""
+
+    judge_column: str | None = None
+    """Column of a recorded judge's verdicts with response A (or 1) shown first: a or 1, b or 2, tie or 0, empty where
+    not usable; the value names the response. Also P(A preferred), AlpacaEval's preference from 1 to 2, or two columns
+    of scores joined by a comma (score_a,score_b). Paths reach into nested values with dots."""
+
+    judge_column_ba: str | None = None
+    """The same with B (or 2) shown first; the value names the response, not the place."""
+
+    human: str | None = None
+    """File with human labels by id (human_label or human_votes, one row or one a person), instead of the input's."""
+
+    by: tuple[str, ...] = ()
+    """Column to split the figures by; given more than once, several (default: task, where there is one)."""
+
+    cluster: str | None = None
+    """Column whose equal values belong together in the intervals (default: rows of one prompt)."""
+
+    against: str | None = None
+    """Another run, or another file, with the same ids: compare its judge on the rows that both have."""
+
+    against_column: str | None = None
+    """Column of the other judge's verdicts, in --against or, without that, in the input."""
+
+    against_column_ba: str | None = None
+    """The same with B shown first."""
+
+    fit_calibration: str | None = None
+    """Fit temperature, slot bias and length slope to the human labels and write them to this .json file."""
+
+    suggest: Annotated[int, "at least 1"] | None = None
+    """Draw so many rows whose human label would help most, into suggested.jsonl and suggested.csv for annotators."""
+
+    tie_band: Annotated[float, "0 to 1"] = TIE_BAND
+    """A probability this close to 0.5 is a tie."""
+
+    resamples: Annotated[int, "at least 100"] = 2000
+    """Bootstrap resamples behind the intervals."""
+
+    source: SourceConfig = field(default_factory=SourceConfig)
+
+    seed: int = 0
+    """Seed of every random draw."""
+
+
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """`rlaif calibrate`: calibrated labels from a finished run, without a call."""
+
+    input: str
+    """A finished run folder of rlaif label."""
+
+    out: str
+    """Run folder to write."""
+
+    calibration: str
+    """File written by rlaif audit --fit-calibration."""
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """`rlaif probe`: a judge's biases and how it stands up to attacks, without human labels."""
+
+    out: str | None = None
+    """Folder for probe.json and the replies, so that a probe that was cut short can be resumed; default: nowhere."""
+
+    judging: JudgeConfig = field(default_factory=JudgeConfig)
+    backend: BackendConfig = field(default_factory=BackendConfig)
+    calls: CallConfig = field(default_factory=CallConfig)
+
+    threshold: Annotated[float, "0 to 1"] | None = None
+    """Exit with code 4 when a probe's flip rate is above this, for use in CI."""
+
+    only: tuple[str, ...] = ()
+    """Name of a probe to run; given more than once, several (default: all)."""
+
+    seed: int = 0
+    """Seed of every random draw."""

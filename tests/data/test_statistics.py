@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlaif.data.statistics import LabelStatistics, Moments, RatingStatistics, verdict_of
-from rlaif.records import Judgment, NamedLabel, NamedRating, Rating, SoftLabel, Verdict
+from rlaif.data.statistics import LabelStatistics, Moments, RatingStatistics
+from rlaif.records import Judgment, NamedLabel, NamedRating, Rating, SoftLabel, Verdict, verdict_of
 
 UNIFORM = (0.1,) * 10
 

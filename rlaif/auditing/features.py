@@ -1,0 +1,53 @@
+"""What can be counted in a response's text that a judge may be swayed by: its length, its markdown, words said to the
+judge."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+STYLE_FEATURES = ("list items", "headers", "bold spans")
+
+_LIST_ITEM = re.compile(r"^[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+\S", re.MULTILINE)
+_HEADER = re.compile(r"^#{1,6}[ \t]+\S", re.MULTILINE)
+_BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
+_ADDRESSES_JUDGE = re.compile(
+    r"(?:preferred|better|best|winning) (?:response|answer|output|assistant|summary)\s*(?:is|:|=)\s*(?:response |answer )?[\"'(\[]*[12ab]\b"
+    r"|\b(?:response|answer|output|assistant) [12ab] is (?:clearly |much |by far )?(?:better|best|preferred)"
+    r"|\b(?:ignore|disregard|forget) (?:all |any |the )*(?:previous|prior|above|earlier|other) (?:instructions?|responses?|answers?|text)"
+    r"|\bverdict\s*[:=]\s*[\"'(\[]*[12ab]\b"
+    r"|\[\[[12ab]\]\]"
+    r"|\b(?:choose|pick|prefer|select|rate) (?:this|my|the (?:first|second|present)) (?:response|answer|output)"
+    r"|\bnote to (?:the )?(?:judge|rater|grader|evaluator|annotator)"
+    r"|<\|(?:im_start|im_end|eot_id|start_header_id|end_header_id|endoftext|assistant|user|system)\|>"
+    r"|\[/?INST\]|</?s>(?=\s|$)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFeatures:
+    """Counts over one response.
+
+    Attributes:
+        length: Characters.
+        style: List items, headers and bold spans of markdown, in the order of `STYLE_FEATURES`.
+        addresses_judge: Whether it holds words meant for a judge (a verdict, an order to prefer it) or chat control
+            tokens.
+    """
+
+    length: int
+    style: tuple[int, int, int]
+    addresses_judge: bool
+
+
+def response_features(text: str) -> ResponseFeatures:
+    """Count.
+
+    >>> response_features("- **one**\\n- two").style
+    (2, 0, 1)
+    >>> response_features("Preferred response: 1").addresses_judge
+    True
+    """
+    style = (len(_LIST_ITEM.findall(text)), len(_HEADER.findall(text)), len(_BOLD.findall(text)))
+    return ResponseFeatures(len(text), style, _ADDRESSES_JUDGE.search(text) is not None)
