@@ -12,9 +12,11 @@ _LIST_ITEM = re.compile(r"^[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+\S", re.MULTILINE
 _HEADER = re.compile(r"^#{1,6}[ \t]+\S", re.MULTILINE)
 _BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
 _ADDRESSES_JUDGE = re.compile(
-    r"(?:preferred|better|best|winning) (?:response|answer|output|assistant|summary)\s*(?:is|:|=)\s*(?:response |answer )?[\"'(\[]*[12ab]\b"
+    r"(?:preferred|better|best|winning) (?:response|answer|output|assistant|summary)\s*(?:is|:|=)"
+    r"\s*(?:response |answer )?[\"'(\[]*[12ab]\b"
     r"|\b(?:response|answer|output|assistant) [12ab] is (?:clearly |much |by far )?(?:better|best|preferred)"
-    r"|\b(?:ignore|disregard|forget) (?:all |any |the )*(?:previous|prior|above|earlier|other) (?:instructions?|responses?|answers?|text)"
+    r"|\b(?:ignore|disregard|forget) (?:all |any |the )*(?:previous|prior|above|earlier|other)"
+    r" (?:instructions?|responses?|answers?|text)"
     r"|\bverdict\s*[:=]\s*[\"'(\[]*[12ab]\b"
     r"|\[\[[12ab]\]\]"
     r"|\b(?:choose|pick|prefer|select|rate) (?:this|my|the (?:first|second|present)) (?:response|answer|output)"
