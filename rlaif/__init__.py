@@ -4,6 +4,7 @@
     judge.compare(prompt, response_a, response_b).prob_a
     judge.rate(prompt, response).reward
     dataset = rlaif.label(rows, judge, out="runs/first")
+    report = rlaif.audit(dataset)
 
 Nothing heavy is imported until it is used.
 """
@@ -13,13 +14,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlaif.engine.auditing import audit
     from rlaif.engine.client import Judge, label, rate
     from rlaif.errors import RlaifError
 
-__all__ = ["Judge", "RlaifError", "__version__", "label", "rate"]
+__all__ = ["Judge", "RlaifError", "__version__", "audit", "label", "rate"]
 
 _CLIENT = "rlaif.engine.client"
-_HOMES = {"Judge": _CLIENT, "label": _CLIENT, "rate": _CLIENT, "RlaifError": "rlaif.errors"}
+_HOMES = {
+    "Judge": _CLIENT, "label": _CLIENT, "rate": _CLIENT,
+    "audit": "rlaif.engine.auditing",
+    "RlaifError": "rlaif.errors",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

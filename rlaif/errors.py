@@ -5,6 +5,7 @@
     ├── InputError (ValueError)                 an input file or row cannot be read: file, line, column, expectation
     ├── PromptError (ValueError)                a template cannot be found, parsed or rendered
     ├── ConstitutionError (ValueError)          a constitution cannot be found or read; points to the entry
+    ├── CalibrationError (ValueError)           the labels at hand support no calibration: too few, of one kind, ...
     ├── RunFolderError                          the output folder is another run's, is in use, or cannot be written
     ├── BudgetExceededError                     --max-cost is spent; the run stops cleanly and can be resumed
     ├── BackendError                            the judge could not be asked
@@ -77,6 +78,10 @@ class PromptError(RlaifError, ValueError):
 
 class ConstitutionError(RlaifError, ValueError):
     """A constitution cannot be found or read."""
+
+
+class CalibrationError(RlaifError, ValueError):
+    """No calibration can be fitted to what there is; says what is missing."""
 
 
 class RunFolderError(RlaifError):

@@ -266,7 +266,7 @@ class Judgment:
     """What the judge made of one comparison.
 
     Attributes:
-        label: After orders, samples, principles and judges are averaged.
+        label: After orders, samples, principles and judges are averaged; calibrated, where a calibration is given.
         label_mass_ab, label_mass_ba: Share of the next-token probability on the two labels, mean over the calls of that
             order; None where no log-probability was read.
         is_bounded: Whether a label's mass was bounded rather than seen in any call.
@@ -276,6 +276,7 @@ class Judgment:
         missing_judges: Judges of the panel that failed, under `--allow-partial-panel`.
         unreadable_samples: Samples that state no verdict, under `--scoring sample`.
         calls: Judge calls behind the label; 0 for identical responses.
+        raw_label: What `label` was before it was calibrated; None where it was not.
     """
 
     label: SoftLabel
@@ -290,6 +291,12 @@ class Judgment:
     missing_judges: tuple[str, ...] = ()
     unreadable_samples: int = 0
     calls: int = 0
+    raw_label: SoftLabel | None = None
+
+    @property
+    def own_label(self) -> SoftLabel:
+        """The judge's own label, never calibrated."""
+        return self.label if self.raw_label is None else self.raw_label
 
     @property
     def prob_a(self) -> float:

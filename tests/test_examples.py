@@ -54,6 +54,7 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path: Path) -> None:
     (tmp_path / "comparisons.jsonl").write_text("".join(lines), encoding="utf-8")
     responses = (ROOT / "examples" / "data" / "responses.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "responses.jsonl").write_text("".join(responses[:10]), encoding="utf-8")
+    shutil.copy(ROOT / "examples" / "data" / "recorded_verdicts.jsonl", tmp_path)
     ran = 0
     with ScriptedServer(judge) as server:
         keys = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "sk-not-a-key"}

@@ -1,7 +1,8 @@
 """`rlaif`: finds the command, runs it, and turns what goes wrong into one sentence and an exit code.
 
-Exit codes: 0 all done; 1 internal error; 2 wrong use, nothing was started; 3 finished, but some rows failed; 130
-interrupted, resumable. A command is a module with `run(argv) -> int`, imported only when it is asked for.
+Exit codes: 0 all done; 1 internal error; 2 wrong use, nothing was started; 3 finished, but some rows failed; 4 a judge
+does not keep to `rlaif probe --threshold`; 130 interrupted, resumable. A command is a module with `run(argv) -> int`,
+imported only when it is asked for.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "label": Command("label INPUT -o DIR", "pairwise soft labels for comparisons", "rlaif.cli.label"),
+    "calibrate": Command(
+        "calibrate RUN -o DIR", "calibrated labels from a finished run, without a call", "rlaif.cli.calibrate"
+    ),
     "rate": Command("rate INPUT -o DIR", "ratings from 1 to 10 for single responses", "rlaif.cli.rate"),
+    "audit": Command("audit INPUT -o DIR", "how far the labels agree with people, and why not", "rlaif.cli.audit"),
+    "probe": Command("probe --judge J", "a judge's biases, and the attacks it falls for", "rlaif.cli.probe"),
     "serve": Command("serve --judge J", "the judge as a reward endpoint over HTTP", "rlaif.cli.serve"),
     "show": Command("show prompt|run|row", "what the judge is sent, what a run did, one label", "rlaif.cli.show"),
 }

@@ -35,6 +35,8 @@ class RunDisplay(Protocol):
 
     def on_message(self, text: str) -> None: ...
 
+    def on_warning(self, text: str) -> None: ...
+
     def close(self) -> None:
         """Leave the screen in order; safe to call twice."""
 
@@ -68,7 +70,7 @@ class Rate:
 
 
 class QuietDisplay:
-    """Remembers, and says nothing but that a judge is for demonstration: nobody may overlook that."""
+    """Remembers, and says nothing but warnings, such as that a judge is for demonstration: nobody may overlook that."""
 
     def __init__(self) -> None:
         self.latest: Progress | None = None
@@ -82,6 +84,9 @@ class QuietDisplay:
 
     def on_message(self, text: str) -> None:
         return
+
+    def on_warning(self, text: str) -> None:
+        say(f"warning: {text}")
 
     def close(self) -> None:
         return
@@ -113,6 +118,9 @@ class LineDisplay(QuietDisplay):
 
     def on_message(self, text: str) -> None:
         say(text)
+
+    def on_warning(self, text: str) -> None:
+        self.on_message(f"warning: {text}")
 
     def _details(self, progress: Progress) -> list[str]:
         calls_per_second = self._calls.add(progress.seconds, progress.calls)

@@ -13,7 +13,7 @@ from rlaif.cli.progress import duration, money
 from rlaif.cli.runs import aligned, nearby, statistics_lines
 from rlaif.cli.terminal import one_line
 from rlaif.engine.explaining import Exchange, ExplainedCall, Explanation
-from rlaif.engine.kinds import KINDS
+from rlaif.engine.kinds import RUNS
 from rlaif.errors import RunFolderError
 from rlaif.records import RATING_LABELS, CandidateLogprobs, Candidates, Comparison, NamedRating, Reply
 
@@ -29,7 +29,7 @@ def run_report(folder: Path, known: Mapping[str, Any]) -> str:
     """
     config, counts, calls, tokens = (known.get(name) or {} for name in ("config", "counts", "calls", "tokens"))
     judging, versions = config.get("judging", {}), known.get("versions", {})
-    kind = KINDS[known["command"]].kind
+    kind = RUNS[known["command"]].kind
     elsewhere = ("task", *_PRINCIPLES, *kind.unused)
     settings = [f"{name} {value}" for name, value in judging.items() if name not in elsewhere]
     principles = ": ".join(str(judging[name]) for name in _PRINCIPLES) if judging.get("constitution") else "none"
@@ -37,6 +37,7 @@ def run_report(folder: Path, known: Mapping[str, Any]) -> str:
     asked, replayed, retries = (f"{calls.get(name, 0):,}" for name in ("asked", "replayed", "retries"))
     tokens_in, tokens_out = (f"{tokens.get(name, 0):,}" for name in ("prompt_tokens", "completion_tokens"))
     cost = known.get("cost_usd")
+    calibration, origin = known.get("calibration"), known.get("derived_from")
     lines = [
         ("run", f"{nearby(folder)} ({known.get('status')})"),
         ("command", str(known.get("repeat") or "not recorded")),
@@ -44,7 +45,9 @@ def run_report(folder: Path, known: Mapping[str, Any]) -> str:
         ("task", str(judging.get("task"))),
         ("principles", principles),
         ("settings", ", ".join([*settings, f"seed {config.get('seed')}"])),
+        *([("calibration", _calibration(calibration))] if calibration else []),
         ("input", str(config.get("input"))),
+        *([("made from", f"the labels of {origin['run']}, without a call")] if origin else []),
         ("rows", f"{rows} {kind.done}, {failed} failed, of {of}"),
         *statistics_lines(counts),
         ("calls", f"{asked} in the last session, {replayed} from the journal, {retries} retries"),
@@ -54,6 +57,12 @@ def run_report(folder: Path, known: Mapping[str, Any]) -> str:
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
     ]
     return "\n".join([aligned(lines), *_failure_lines(folder)])
+
+
+def _calibration(calibration: Mapping[str, Any]) -> str:
+    numbers = {"temperature": "temperature", "slot_bias": "slot bias", "length_slope": "length slope"}
+    shown = [f"{title} {calibration[name]:.4g}" for name, title in numbers.items()]
+    return f"{', '.join(shown)} (the figures below are of the judge's own labels)"
 
 
 def _judge(judge: Mapping[str, Any]) -> str:

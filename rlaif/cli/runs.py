@@ -44,15 +44,15 @@ def _run(kind: RunKind[Any, Any, Any], config: RunConfig, typed: str, *, is_quie
         )
     except KeyboardInterrupt:
         display.close()
-        say(f"interrupted{_done(display)}; resume with: {typed}")
+        say(f"interrupted{done_so_far(display)}; resume with: {typed}")
         return 130
     except RlaifError as error:
         display.close()
-        if not isinstance(error, BudgetExceededError) and not _has_results(display):
+        if not isinstance(error, BudgetExceededError) and not has_results(display):
             raise
         print_traceback_if_asked()
         say(f"{error.error_name}: {error}")
-        say(f"stopped{_done(display)}; what is done is kept; when that is mended, resume with: {typed}")
+        say(f"stopped{done_so_far(display)}; what is done is kept; when that is mended, resume with: {typed}")
         return 130
     finally:
         display.close()
@@ -69,11 +69,13 @@ def _estimate(kind: RunKind[Any, Any, Any], config: RunConfig) -> int:
     return 0
 
 
-def _has_results(display: RunDisplay) -> bool:
+def has_results(display: RunDisplay) -> bool:
+    """Whether anything has been judged."""
     return display.latest is not None and display.latest.rows_done > display.latest.failures
 
 
-def _done(display: RunDisplay) -> str:
+def done_so_far(display: RunDisplay) -> str:
+    """How far a run came, for the end of a sentence; "" before its start."""
     latest = display.latest
     return f" after {latest.rows_done:,} of {latest.rows_total:,} rows" if latest is not None else ""
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from rlaif.data.markdown import code, fence, inline, one_line, plain, table
 from rlaif.data.statistics import LabelStatistics, Moments, RatingStatistics
+
+if TYPE_CHECKING:
+    from rlaif.calibration import Calibration
 
 _MOST_SHOWN = 1_200
 """Characters of a text in the example row."""
@@ -60,6 +63,8 @@ class CardFacts:
         version: Of rlaif.
         example: A row as written; None when there is none.
         columns: Names of all columns, in their order.
+        calibration: What the labels were calibrated with; None where they are the judge's own.
+        derived_from: The run whose labels these were made from, without a call; None for a run that asked a judge.
     """
 
     title: str
@@ -84,6 +89,8 @@ class CardFacts:
     seconds: float | None = None
     example: Mapping[str, Any] | None = None
     columns: tuple[str, ...] = ()
+    calibration: Calibration | None = None
+    derived_from: str | None = None
 
 
 def render_card(facts: CardFacts) -> str:
@@ -97,7 +104,7 @@ def render_card(facts: CardFacts) -> str:
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
     }
     of_kind = (
-        (_label_counts(facts, counts), _position_section(counts))
+        (_calibration_section(facts), _label_counts(facts, counts), _position_section(facts, counts))
         if isinstance(counts, LabelStatistics)
         else (_rating_counts(facts, counts), _distribution_section(counts))
     )
@@ -197,9 +204,34 @@ def _label_counts(facts: CardFacts, counts: LabelStatistics) -> str:
         ("Identical responses, 0.5 without asking", _number(counts.identical)),
         ("Ties (within 1e-9 of 0.5; A stands as chosen)", _number(counts.ties)),
         *_shortfalls(facts),
-        ("Judge calls behind the labels", _number(counts.calls)),
+        *([("Judge calls behind the labels", _number(counts.calls))] if facts.derived_from is None else []),
     ]
     return f"## Rows\n\n{table(('', 'Count'), rows)}"
+
+
+def _calibration_section(facts: CardFacts) -> str:
+    calibration = facts.calibration
+    if calibration is None:
+        return ""
+    origin = calibration.fitted_on
+    rows = [(inline(name.replace("_", " ")), f"{value:.4g}") for name, value in calibration.parameters.items()]
+    rows.append(("SHA-256 of these", code(calibration.fingerprint)))
+    if origin is not None:
+        rows.append(("Fitted to", f"{_number(origin.rows)} rows with human labels"))
+        if origin.judges:
+            rows.append(("Fitted on", ", ".join(map(code, origin.judges))))
+        rows += [
+            (f"{title} on rows held out", f"{origin.before[name]:.4f} before, {origin.after[name]:.4f} after")
+            for name, title in (("brier", "Brier score"), ("log_loss", "Log loss"), ("ece", "Calibration error (ECE)"))
+            if name in origin.before and name in origin.after
+        ]
+    return (
+        f"## Calibration\n\n{table(('', ''), rows)}\n\n"
+        "Each order's probability was corrected before the orders were averaged: logit / temperature, less the slot "
+        "bias for the response shown first, plus the length slope times ln of the ratio of the lengths. The judge's "
+        "own probabilities stand in `raw_prob_a`, `raw_prob_a_ab` and `raw_prob_a_ba`; `by_principle` and `by_judge`, "
+        "where they are there, are not calibrated."
+    )
 
 
 def _rating_counts(facts: CardFacts, counts: RatingStatistics) -> str:
@@ -227,7 +259,7 @@ def _shortfalls(facts: CardFacts) -> list[tuple[str, str]]:
     return rows
 
 
-def _position_section(counts: LabelStatistics) -> str:
+def _position_section(facts: CardFacts, counts: LabelStatistics) -> str:
     if not (counts.in_ab.first_rate is not None or counts.in_ba.first_rate is not None or counts.both_orders):
         return ""
     rows = []
@@ -247,6 +279,8 @@ def _position_section(counts: LabelStatistics) -> str:
         if counts.both_orders
         else "Each pair was judged in one order only, so position bias, if there is any, is in the labels."
     )
+    if facts.calibration is not None:
+        note += " The shares are those of the judge's own probabilities, before calibration."
     return f"## Position bias\n\n{table(('', 'Share'), rows)}\n\n{note}"
 
 
@@ -305,6 +339,11 @@ def _mass_section(masses: Moments, bounded: int, words: _Words) -> str:
 
 
 def _cost_section(facts: CardFacts) -> str:
+    if facts.derived_from is not None:
+        return (
+            f"## Cost\n\nNo call was made: the labels were made from those of the run {code(facts.derived_from)}, "
+            "whose card tells what it cost."
+        )
     spent = [f"{_number(facts.prompt_tokens)} prompt and {_number(facts.completion_tokens)} completion tokens"]
     if facts.cost_usd is not None:
         per_row = f", {facts.cost_usd / facts.statistics.rows:.5f} a row" if facts.statistics.rows else ""
@@ -321,6 +360,8 @@ def _example_section(facts: CardFacts, words: _Words) -> str:
     if words is _LABELS:
         shown = ["prompt", "response_a", "response_b"]
         figures = ["prob_a", "prob_a_ab", "prob_a_ba", "chosen_prob", "is_tie", "human_label"]
+        if facts.calibration is not None:  # else the columns are the user's own
+            figures += ["raw_prob_a", "raw_prob_a_ab", "raw_prob_a_ba"]
     else:
         shown = ["prompt", "response", "responses"]
         figures = ["rating", "reward", "label_mass", "ratings", "rewards", "label_masses"]
@@ -350,11 +391,15 @@ def _use_section(facts: CardFacts, words: _Words) -> str:
         "(rating - 5.5) / 4.5, from -1 to 1. In rows of several responses, `ratings`, `rewards` and the other lists "
         "follow the order of `responses`."
     )
+    again = (
+        "The same command on this folder resumes or confirms the run; replies in `journal/` are not asked for again."
+        if facts.derived_from is None
+        else f"It takes the run {code(facts.derived_from)}, and asks no judge."
+    )
     return (
         f"## How to load it\n\n{fence(load, 'python')}\n\n{meaning}{listed}\n\n"
         f"## How to make it again\n\n{fence(facts.command, 'sh')}\n\n"
-        "The same command on this folder resumes or confirms the run; replies in `journal/` are not asked for again. "
-        "`run.json` holds the full configuration."
+        f"{again} `run.json` holds the full configuration."
     )
 
 

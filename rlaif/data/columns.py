@@ -103,7 +103,7 @@ class RowReader(ABC, Generic[RecordT, PlanT]):
         """
         try:
             keys = tuple(row)
-            plan = self._plans.get(keys) or self._planned(keys)
+            plan = self._plan_of(keys)
             given_id = None if plan.id is None else given_id_of(plan.id.of(row), plan.id.path)
             return self._record(row, plan, given_id), given_id is None
         except RowFault as fault:
@@ -128,6 +128,9 @@ class RowReader(ABC, Generic[RecordT, PlanT]):
     @abstractmethod
     def _record(self, row: Mapping[str, Any], plan: PlanT, given_id: str | None) -> RecordT:
         """Read one row. Raises `RowFault`."""
+
+    def _plan_of(self, keys: tuple[str, ...]) -> PlanT:
+        return self._plans.get(keys) or self._planned(keys)
 
     def _planned(self, keys: tuple[str, ...]) -> PlanT:
         if any(not isinstance(key, str) for key in keys):

@@ -32,11 +32,11 @@ from rlaif.records import Comparison, Turn, Verdict
 RESPONSE_PAIRS = (("response_1", "response_2"), ("output_1", "output_2"), ("completion_a", "completion_b"))
 
 _VERDICTS: dict[object, Verdict] = {
-    "a": Verdict.A, 1: Verdict.A, "1": Verdict.A,
-    "b": Verdict.B, 2: Verdict.B, "2": Verdict.B,
-    "tie": Verdict.TIE, 0: Verdict.TIE, "0": Verdict.TIE,
+    "a": Verdict.A, 1: Verdict.A, "1": Verdict.A, "1.0": Verdict.A,
+    "b": Verdict.B, 2: Verdict.B, "2": Verdict.B, "2.0": Verdict.B,
+    "tie": Verdict.TIE, 0: Verdict.TIE, "0": Verdict.TIE, "0.0": Verdict.TIE,
 }  # fmt: skip
-_VERDICT_WORDS = "'a', 'b' or 'tie' (or 1, 2, 0)"
+VERDICT_WORDS = "'a', 'b' or 'tie' (or 1, 2, 0)"
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _TRANSCRIPT_MARK = re.compile(r"\n\n(Human|Assistant):")
 
@@ -65,6 +65,10 @@ class ComparisonReader(RowReader[Comparison, ComparisonPlan]):
     @property
     def facts(self) -> dict[str, bool]:
         return {"has_human_votes": self._has_votes, "has_human_labels": self._has_labels}
+
+    def is_ranked(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row that can be read brings its responses as chosen and rejected."""
+        return self._plan_of(tuple(row)).is_ranked
 
     def _plan(self, keys: tuple[str, ...]) -> ComparisonPlan:
         present = set(keys)
@@ -207,7 +211,7 @@ def _votes_and_label(row: Mapping[str, Any], plan: ComparisonPlan) -> tuple[tupl
     if plan.votes is not None:
         raw = plan.votes.of(row)
         if raw:
-            votes = _votes(raw, plan.votes.path)
+            votes = votes_of(raw, plan.votes.path)
     if votes:
         return votes, plurality(votes)
     if plan.label is None:
@@ -215,10 +219,11 @@ def _votes_and_label(row: Mapping[str, Any], plan: ComparisonPlan) -> tuple[tupl
     raw = plan.label.of(row)
     if raw is None or raw == "" or raw != raw:
         return votes, None
-    return votes, _verdict(raw, plan.label.path)
+    return votes, verdict_named(raw, plan.label.path)
 
 
-def _votes(raw: Any, column: str) -> tuple[Verdict, ...]:
+def votes_of(raw: Any, column: str) -> tuple[Verdict, ...]:
+    """The votes of a list, or of its text in a CSV file. Raises `RowFault`."""
     if isinstance(raw, str):  # CSV has no lists
         try:
             raw = orjson.loads(raw)
@@ -229,15 +234,16 @@ def _votes(raw: Any, column: str) -> tuple[Verdict, ...]:
     if isinstance(raw, float) and raw != raw:
         return ()
     if not isinstance(raw, list | tuple):
-        raise RowFault(f"is {described(raw)}, expected a list of {_VERDICT_WORDS}", column)
-    return tuple(_verdict(vote, column) for vote in raw)
+        raise RowFault(f"is {described(raw)}, expected a list of {VERDICT_WORDS}", column)
+    return tuple(verdict_named(vote, column) for vote in raw)
 
 
-def _verdict(value: Any, column: str) -> Verdict:
+def verdict_named(value: Any, column: str) -> Verdict:
+    """What a person's label says, as the contract writes it. Raises `RowFault`."""
     # True equals 1, and a list cannot be looked up.
     if type(value) in (str, int, float) and value in _VERDICTS:
         return _VERDICTS[value]
-    raise RowFault(f"holds {described(value)}, expected {_VERDICT_WORDS}", column)
+    raise RowFault(f"holds {described(value)}, expected {VERDICT_WORDS}", column)
 
 
 def plurality(votes: Iterable[Verdict]) -> Verdict | None:

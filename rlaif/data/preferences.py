@@ -6,12 +6,13 @@ input.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlaif.data.schema import UserColumn, name_user_columns, prompt_type, prompt_value, user_fields, user_values
 from rlaif.data.sources import InputSummary
-from rlaif.records import Comparison, Judgment, NamedLabel, Verdict, verdict_of
+from rlaif.records import Comparison, Judgment, NamedLabel, SoftLabel, Verdict, verdict_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,11 +21,15 @@ PreferenceRow = dict[str, Any]
 
 OUR_COLUMNS = (
     "id", "prompt", "response_a", "response_b", "chosen", "rejected", "chosen_prob", "is_tie",
-    "prob_a", "prob_a_ab", "prob_a_ba", "label_mass_ab", "label_mass_ba", "is_bounded",
+    "prob_a", "prob_a_ab", "prob_a_ba", "raw_prob_a", "raw_prob_a_ab", "raw_prob_a_ba",
+    "label_mass_ab", "label_mass_ba", "is_bounded",
     "rationale_ab", "rationale_ba", "by_principle", "by_judge", "missing_judges", "unreadable_samples",
     "human_label", "human_votes",
 )  # fmt: skip
 """Names that a user's column cannot keep: it becomes `input_NAME`, whether or not this run writes ours."""
+
+RAW_COLUMNS = ("raw_prob_a", "raw_prob_a_ab", "raw_prob_a_ba")
+"""What `prob_a` and its siblings were before they were calibrated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class PreferenceSchema:
         has_sampled_principle: `principle` is there (`--principles sample`).
         allows_partial_panel: `missing_judges` is there (`--allow-partial-panel`).
         is_sampled: `unreadable_samples` is there (`--scoring sample`).
+        is_calibrated: `raw_prob_a`, `raw_prob_a_ab` and `raw_prob_a_ba` are there (`--calibration`).
         has_human_label, has_human_votes: The input had them.
         extras: The input's other columns.
     """
@@ -49,6 +55,7 @@ class PreferenceSchema:
     has_sampled_principle: bool = False
     allows_partial_panel: bool = False
     is_sampled: bool = False
+    is_calibrated: bool = False
     has_human_label: bool = False
     has_human_votes: bool = False
     extras: tuple[UserColumn, ...] = ()
@@ -63,6 +70,7 @@ def preference_schema(
     has_sampled_principle: bool = False,
     allows_partial_panel: bool = False,
     is_sampled: bool = False,
+    is_calibrated: bool = False,
 ) -> PreferenceSchema:
     """The schema of a run over the scanned input; the flags are `PreferenceSchema`'s."""
     reserved = {*OUR_COLUMNS, "principle"} if has_sampled_principle else set(OUR_COLUMNS)
@@ -74,6 +82,7 @@ def preference_schema(
         has_sampled_principle=has_sampled_principle,
         allows_partial_panel=allows_partial_panel,
         is_sampled=is_sampled,
+        is_calibrated=is_calibrated,
         has_human_label=summary.has_human_labels,
         has_human_votes=summary.has_human_votes,
         extras=name_user_columns(summary.extras, reserved),
@@ -91,27 +100,12 @@ def to_row(comparison: Comparison, judgment: Judgment, schema: PreferenceSchema)
     Returns:
         A value for every column of the schema, in its order; `chosen_prob` >= 0.5, and A is chosen in a tie.
     """
-    label = judgment.label
-    prob_a = label.prob_a
-    is_tie = verdict_of(prob_a) is Verdict.TIE
-    is_a_chosen = is_tie or prob_a > 0.5
-    chosen: Any = comparison.response_a if is_a_chosen else comparison.response_b
-    rejected: Any = comparison.response_b if is_a_chosen else comparison.response_a
-    if schema.is_conversational:
-        chosen = [{"role": "assistant", "content": chosen}]
-        rejected = [{"role": "assistant", "content": rejected}]
     row: PreferenceRow = {
         "id": comparison.id,
         "prompt": prompt_value(comparison.prompt, is_conversational=schema.is_conversational),
         "response_a": comparison.response_a,
         "response_b": comparison.response_b,
-        "chosen": chosen,
-        "rejected": rejected,
-        "chosen_prob": max(prob_a, 1.0 - prob_a),
-        "is_tie": is_tie,
-        "prob_a": prob_a,
-        "prob_a_ab": label.prob_a_ab,
-        "prob_a_ba": label.prob_a_ba,
+        **label_values(comparison.response_a, comparison.response_b, judgment, schema),
         "label_mass_ab": judgment.label_mass_ab,
         "label_mass_ba": judgment.label_mass_ba,
         "is_bounded": judgment.is_bounded,
@@ -136,6 +130,66 @@ def to_row(comparison: Comparison, judgment: Judgment, schema: PreferenceSchema)
     return row
 
 
+def label_values(response_a: str, response_b: str, judgment: Judgment, schema: PreferenceSchema) -> dict[str, Any]:
+    """The columns that follow from the label alone: those that a new label for an old judgment changes.
+
+    Args:
+        response_a, response_b: What was judged.
+        judgment: What the judge made of it.
+        schema: Of which `is_conversational` and `is_calibrated` matter here.
+    """
+    label = judgment.label
+    prob_a = label.prob_a
+    is_tie = verdict_of(prob_a) is Verdict.TIE
+    chosen, rejected = (response_a, response_b) if is_tie or prob_a > 0.5 else (response_b, response_a)
+    values = {
+        "chosen": _response_value(chosen, schema),
+        "rejected": _response_value(rejected, schema),
+        "chosen_prob": max(prob_a, 1.0 - prob_a),
+        "is_tie": is_tie,
+        "prob_a": prob_a,
+        "prob_a_ab": label.prob_a_ab,
+        "prob_a_ba": label.prob_a_ba,
+    }
+    if schema.is_calibrated:
+        own = judgment.own_label
+        values |= dict(zip(RAW_COLUMNS, (own.prob_a, own.prob_a_ab, own.prob_a_ba), strict=True))
+    return values
+
+
+def read_judgment(row: Mapping[str, Any], *, is_calibrated: bool) -> Judgment:
+    """The judgment behind a row, as far as the row tells: without principles, rationales and the count of calls (1
+    stands for some).
+
+    Args:
+        row: As `to_row` made it.
+        is_calibrated: Whether the raw columns are the run's own.
+    """
+    label, raw = (
+        SoftLabel(*(row[name] for name in names)) if names[0] in row else None
+        for names in (("prob_a", "prob_a_ab", "prob_a_ba"), RAW_COLUMNS)
+    )
+    assert label is not None
+    return Judgment(
+        label,
+        label_mass_ab=row["label_mass_ab"],
+        label_mass_ba=row["label_mass_ba"],
+        is_bounded=row["is_bounded"],
+        by_judge=tuple(
+            NamedLabel(each["name"], SoftLabel(each["prob_a"], each["prob_a_ab"], each["prob_a_ba"]))
+            for each in row.get("by_judge") or ()
+        ),
+        missing_judges=tuple(row.get("missing_judges") or ()),
+        unreadable_samples=row.get("unreadable_samples") or 0,
+        calls=0 if label.prob_a_ab is None and label.prob_a_ba is None else 1,
+        raw_label=raw if is_calibrated else None,
+    )
+
+
+def _response_value(response: str, schema: PreferenceSchema) -> Any:
+    return [{"role": "assistant", "content": response}] if schema.is_conversational else response
+
+
 def _named(each: NamedLabel) -> dict[str, Any]:
     label = each.label
     return {"name": each.name, "prob_a": label.prob_a, "prob_a_ab": label.prob_a_ab, "prob_a_ba": label.prob_a_ba}
@@ -157,7 +211,9 @@ def arrow_schema(schema: PreferenceSchema) -> pa.Schema:
         ("rejected", messages),
         ("chosen_prob", number),
         ("is_tie", flag),
-        *((name, number) for name in ("prob_a", "prob_a_ab", "prob_a_ba", "label_mass_ab", "label_mass_ba")),
+        *((name, number) for name in ("prob_a", "prob_a_ab", "prob_a_ba")),
+        *((name, number) for name in RAW_COLUMNS if schema.is_calibrated),
+        *((name, number) for name in ("label_mass_ab", "label_mass_ba")),
         ("is_bounded", flag),
     ]
     if schema.has_rationales:

@@ -157,6 +157,68 @@ class RowWriter:
             path.unlink()
 
 
+def read_schema(folder: Path) -> tuple[pa.Schema, int]:
+    """Schema and number of the rows in a run folder.
+
+    Raises:
+        RunFolderError: There are none, or they cannot be read.
+    """
+    shards = [_opened(path) for path in _shards(folder)]
+    if not shards:
+        raise RunFolderError(f"{folder / 'data'}: holds no .parquet file; was it written by rlaif?")
+    return shards[0].schema_arrow, sum(shard.metadata.num_rows for shard in shards)
+
+
+def rewrite_shards(source: Path, folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Write the rows of one run folder to another, changed: shard by shard, and a row group of each at a time.
+
+    Each shard appears whole or not at all, under the name it has in `source`.
+
+    Args:
+        source: A run folder.
+        folder: The one to write; `data/` is made in it, and shards that `source` has not are removed.
+        change: From some rows to as many; it gets none, too.
+
+    Raises:
+        RunFolderError: A shard cannot be read, or not be written.
+    """
+    import pyarrow.parquet as pq
+
+    data = folder / "data"
+    _reporting(lambda: data.mkdir(parents=True, exist_ok=True), data)
+    written = set()
+    for path in _shards(source):
+        shard = _opened(path)
+        temporary, target = data / f".{path.name}.tmp", data / path.name
+        try:
+            with pq.ParquetWriter(
+                temporary, change(shard.schema_arrow.empty_table()).schema, compression="zstd"
+            ) as out:
+                for number in range(shard.num_row_groups):
+                    out.write_table(change(shard.read_row_group(number)))
+            os.replace(temporary, target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise RunFolderError(f"{target} cannot be written from {path}: {error.strerror or error}") from error
+        written.add(target)
+    for path in {*data.glob("train-*.parquet"), *data.glob(".train-*.parquet.tmp")} - written:
+        path.unlink()
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted((folder / "data").glob("train-*.parquet"))
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RunFolderError(f"{path}: cannot be read ({error}); was it written by rlaif?") from error
+
+
 def _reporting(action: Callable[[], object], path: Path) -> None:
     try:
         action()

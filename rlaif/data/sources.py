@@ -9,7 +9,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, NamedTuple
 
 from rlaif.data.candidates import CandidatesReader
 from rlaif.data.columns import RecordT, RowReader
@@ -65,6 +65,17 @@ class InputSummary:
     is_single: bool = True
 
 
+class ReadRow(NamedTuple, Generic[RecordT]):
+    """A record, and where it comes from.
+
+    `line` is 1-based; `values` is the row as the input has it.
+    """
+
+    line: int
+    values: Mapping[str, Any]
+    record: RecordT
+
+
 def scan(source: object, options: ReadOptions | None = None) -> InputSummary:
     """Read every comparison once, before anything is asked of a judge.
 
@@ -97,6 +108,13 @@ def read_comparisons(
     Raises:
         InputError, ConfigError: As `scan`.
     """
+    return (each.record for each in read_comparisons_with_values(source, options, summary=summary))
+
+
+def read_comparisons_with_values(
+    source: object, options: ReadOptions | None = None, *, summary: InputSummary | None = None
+) -> Iterator[ReadRow[Comparison]]:
+    """As `read_comparisons`, each with its line and the row that it was read from."""
     return _read(source, options or ReadOptions(), ComparisonReader, summary)
 
 
@@ -104,7 +122,7 @@ def read_candidates(
     source: object, options: ReadOptions | None = None, *, summary: InputSummary | None = None
 ) -> Iterator[Candidates]:
     """Stream the rows to be rated of an input, in its order; as `read_comparisons`, with `scan_candidates`."""
-    return _read(source, options or ReadOptions(), CandidatesReader, summary)
+    return (each.record for each in _read(source, options or ReadOptions(), CandidatesReader, summary))
 
 
 def _scan(source: object, options: ReadOptions, kind: type[RowReader[Any, Any]]) -> InputSummary:
@@ -129,7 +147,7 @@ def _scan(source: object, options: ReadOptions, kind: type[RowReader[Any, Any]])
                 raise
             digest.update(error.reason.encode("utf-8", "replace"))
             row_id = None if isinstance(values, InputError) else reader.id_of(values)
-            failures.append((line, _failure(row_id or f"line {line}", error)))
+            failures.append((line, input_failure(row_id or f"line {line}", error)))
             continue
         id_hashes.append(hash(record.id))
         is_conversational |= record.is_conversational
@@ -154,7 +172,7 @@ def _scan(source: object, options: ReadOptions, kind: type[RowReader[Any, Any]])
 
 def _read(
     source: object, options: ReadOptions, kind: type[RowReader[RecordT, Any]], summary: InputSummary | None
-) -> Iterator[RecordT]:
+) -> Iterator[ReadRow[RecordT]]:
     rows = source if isinstance(source, RowSource) else open_source(source)
     repeated = (summary or _scan(rows, options, kind)).repeated_ids
     reader = kind(rows.name, options.columns, options.seed, repeated)
@@ -172,7 +190,7 @@ def _read(
             if record.id in seen:
                 continue  # a second row with this id; `scan` has refused it
             seen.add(record.id)
-        yield record
+        yield ReadRow(line, values, record)
 
 
 def _repeated_values(hashes: array[int]) -> set[int]:
@@ -210,7 +228,7 @@ def _repeated_ids(
             error = InputError(reason, path=rows.name, line=line, column=options.columns.get("id", "id"))
             if not options.skip_bad_rows:
                 raise error
-            failures.append((line, _failure(f"line {line}", error)))
+            failures.append((line, input_failure(f"line {line}", error)))
             continue
         occurrences[record.id] += 1
         if not is_made:
@@ -228,5 +246,6 @@ def _canonical(line: int, values: Mapping[str, object], name: str) -> bytes:
         raise InputError(reason, path=name, line=line) from None
 
 
-def _failure(row_id: str, error: InputError) -> Failure:
+def input_failure(row_id: str, error: InputError) -> Failure:
+    """What stands in `failures.jsonl` for a row that cannot be read."""
     return Failure(id=row_id, stage=INPUT_STAGE, error=f"{error.error_name}: {error}", attempts=0)

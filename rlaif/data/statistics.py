@@ -67,7 +67,8 @@ class Moments:
 
 @dataclass
 class LabelStatistics:
-    """Counts over the judgments of a run.
+    """Counts over the judgments of a run. Of a calibrated one, `ties` are those of the calibrated labels; everything
+    else is of the judge's own.
 
     Attributes:
         rows: Judgments added.
@@ -103,10 +104,10 @@ class LabelStatistics:
 
     def add(self, judgment: Judgment) -> None:
         """Count one more row."""
-        label = judgment.label
+        label = judgment.own_label
         self.rows += 1
         self.calls += judgment.calls
-        self.ties += verdict_of(label.prob_a) is Verdict.TIE
+        self.ties += verdict_of(judgment.prob_a) is Verdict.TIE
         if judgment.calls == 0:
             self.identical += 1
             return

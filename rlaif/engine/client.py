@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +19,10 @@ from rlaif.data.completions import candidates_of
 from rlaif.data.files import open_source
 from rlaif.engine.config import LabelConfig, RateConfig, RunConfig
 from rlaif.engine.judges import askers_for, judgings_for, open_backends
-from rlaif.engine.labeling import run_label
+from rlaif.engine.labeling import calibrate, run_label
 from rlaif.engine.rating import run_rate
 from rlaif.engine.rows import Panel, pairwise_panel, rating_panel
+from rlaif.engine.running import calibration_of
 from rlaif.judge.pairwise import PairwiseJudge
 from rlaif.judge.rating import RatingJudge
 from rlaif.records import Candidates, Comparison, Judgment, Rating, Turn
@@ -55,6 +57,7 @@ class Judge:
         if specs:
             flags["judge"] = specs
         self.config: LabelConfig = resolve(LabelConfig, None, flags)
+        self._calibration = calibration_of(self.config)
         given = tuple(judge for judge in judges if not isinstance(judge, str))
         self._backends = (*given, *(open_backends(self.config) if specs or not given else ()))
         _, self._askers = askers_for(self.config, self._backends)
@@ -74,11 +77,17 @@ class Judge:
             BackendError: The judge could not be asked.
             JudgmentError: It answered, and the answer holds no verdict.
         """
-        return self._run(self._comparing.judge(_comparison(prompt, response_a, response_b))).result()
+        return self._run(self._compare(prompt, response_a, response_b)).result()
 
     async def acompare(self, prompt: Prompt, response_a: str, response_b: str) -> Judgment:
         """`compare` for async code."""
-        return await asyncio.wrap_future(self._run(self._comparing.judge(_comparison(prompt, response_a, response_b))))
+        return await asyncio.wrap_future(self._run(self._compare(prompt, response_a, response_b)))
+
+    async def _compare(self, prompt: Prompt, response_a: str, response_b: str) -> Judgment:
+        judgment = await self._comparing.judge(_comparison(prompt, response_a, response_b))
+        if self._calibration is None:
+            return judgment
+        return calibrate(judgment, response_a, response_b, self._calibration, self.config.judging.debias)
 
     def rate(self, prompt: Prompt, response: str) -> Rating:
         """How good a response is, from 1 to 10; blocks until answered.
@@ -113,7 +122,7 @@ class Judge:
 
     def label(self, rows: object, out: str | Path | None = None, *, limit: int | None = None) -> datasets.Dataset:
         """As the function `label`."""
-        config = self._run_config(LabelConfig, out, limit)
+        config = replace(self._run_config(LabelConfig, out, limit), calibration=self.config.calibration)
         return _load(self._run(run_label(config, source=open_source(rows), backends=self._backends)).result().folder)
 
     def rate_rows(self, rows: object, out: str | Path | None = None, *, limit: int | None = None) -> datasets.Dataset:

@@ -95,6 +95,10 @@ class LabelConfig(RunConfig):
     input: str
     """Comparisons: .jsonl, .json, .csv, .parquet (text also .gz), a folder of `datasets`, or hf://OWNER/NAME."""
 
+    calibration: str | None = None
+    """File written by rlaif audit --fit-calibration: correct each order's probability by it before orders are averaged;
+    the judge's own probabilities stay in columns raw_prob_a, raw_prob_a_ab and raw_prob_a_ba."""
+
 
 @dataclass(frozen=True)
 class RateConfig(RunConfig):
@@ -177,14 +181,17 @@ class ProbeConfig:
     """`rlaif probe`: a judge's biases and how it stands up to attacks, without human labels."""
 
     out: str | None = None
-    """Folder for probe.json and the replies, so that a probe that was cut short can be resumed; default: nowhere."""
+    """Folder for probe.json and for the replies, so that a run that was cut short can be resumed (default: nowhere)."""
 
     judging: JudgeConfig = field(default_factory=JudgeConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     calls: CallConfig = field(default_factory=CallConfig)
 
     threshold: Annotated[float, "0 to 1"] | None = None
-    """Exit with code 4 when a probe's flip rate is above this, for use in CI."""
+    """Exit with code 4 when a probe's flip rate is above this, or when the judge does no better than chance: for CI.
+
+    It then stands for the 10 % below which a probe raises no alarm, too.
+    """
 
     only: tuple[str, ...] = ()
     """Name of a probe to run; given more than once, several (default: all)."""

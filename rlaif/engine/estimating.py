@@ -11,7 +11,7 @@ from rlaif.data.costs import cost_usd
 from rlaif.data.files import open_source
 from rlaif.engine.config import RunConfig
 from rlaif.engine.judges import constitution_of, judge_for, open_backends
-from rlaif.engine.running import RunKind, read_options, rows_of
+from rlaif.engine.running import RunKind, calibration_of, read_options, rows_of
 from rlaif.records import Generation, ScoreRequest
 
 
@@ -34,6 +34,7 @@ async def estimate(
     Raises:
         RlaifError: As the run itself, before its first call.
     """
+    calibration_of(config)  # must be there, though it asks nothing
     source = open_source(config.input)
     summary = kind.scan(source, read_options(config))
     constitution = constitution_of(config)

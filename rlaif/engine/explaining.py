@@ -11,7 +11,7 @@ from rlaif.data.files import open_source
 from rlaif.engine.config import RunConfig
 from rlaif.engine.journal import Journal, RequestKeys
 from rlaif.engine.judges import constitution_of
-from rlaif.engine.kinds import KINDS
+from rlaif.engine.kinds import RUNS
 from rlaif.engine.rows import stage_of
 from rlaif.engine.run_folder import RunFolder
 from rlaif.engine.running import RunKind, read_options, rows_of
@@ -61,10 +61,10 @@ def config_of_run(folder: RunFolder) -> tuple[RunKind[Any, Any, Any], RunConfig,
         RunFolderError: It is no run of `rlaif label` or `rlaif rate`.
     """
     known = folder.read()
-    if known is None or known.get("command") not in KINDS:
-        commands = " or ".join(f"`rlaif {command}`" for command in KINDS)
+    if known is None or known.get("command") not in RUNS:
+        commands = " or ".join(f"`rlaif {command}`" for command in RUNS)
         raise RunFolderError(f"{folder.path}: is no run of {commands} (no such run.json)")
-    judged = KINDS[known["command"]]
+    judged = RUNS[known["command"]]
     return judged.kind, resolve(judged.config, None, known["config"]), known
 
 
@@ -76,10 +76,15 @@ def explain_row(folder: RunFolder, row_id: str) -> Explanation:
         row_id: The row's id.
 
     Raises:
-        RunFolderError: It is no such run.
+        RunFolderError: It is no such run, or one that asked no judge.
         InputError: The input is gone or has no such row.
     """
     kind, config, known = config_of_run(folder)
+    if origin := known.get("derived_from"):
+        raise RunFolderError(
+            f"{folder.path}: asked no judge, so there are no prompts and replies to show; the run it was made from has "
+            f"them: rlaif show row {origin['run']} {row_id}"
+        )
     row = _find(kind, config, row_id)
     constitution = constitution_of(config)
     calls: list[ExplainedCall] = []

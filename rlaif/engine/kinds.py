@@ -19,3 +19,7 @@ class Judged(NamedTuple):
 
 
 KINDS: Mapping[str, Judged] = {"label": Judged(LabelConfig, LABELING), "rate": Judged(RateConfig, RATING)}
+
+RUNS: Mapping[str, Judged] = {**KINDS, "calibrate": KINDS["label"]}
+"""Every command that a folder of judged rows may come from: to `KINDS` it adds those that make new labels of old ones,
+whose `run.json` holds the configuration of the run they took."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
 from rlaif.backends.base import Backend
 from rlaif.data.files import RowSource
@@ -14,8 +15,13 @@ from rlaif.engine.config import LabelConfig
 from rlaif.engine.listening import Listener
 from rlaif.engine.rows import pairwise_panel
 from rlaif.engine.running import Columns, RunKind, RunOutcome, Table, run
+from rlaif.judge.config import Debias
 from rlaif.judge.pairwise import PairwiseJudge
-from rlaif.records import Comparison, Judgment
+from rlaif.judge.scoring import combine_orders
+from rlaif.records import Comparison, Judgment, Order
+
+if TYPE_CHECKING:
+    from rlaif.calibration import Calibration
 
 LabelOutcome: TypeAlias = RunOutcome[LabelStatistics]
 
@@ -23,6 +29,34 @@ LabelOutcome: TypeAlias = RunOutcome[LabelStatistics]
 def _table(summary: InputSummary, columns: Columns) -> Table[Comparison, Judgment]:
     schema = preference_schema(summary, **columns._asdict())
     return Table(arrow_schema(schema), lambda comparison, judgment: to_row(comparison, judgment, schema))
+
+
+def calibrate(
+    judgment: Judgment, response_a: str, response_b: str, calibration: Calibration, debias: Debias
+) -> Judgment:
+    """The judgment with a calibrated label, and the judge's own beside it.
+
+    Each order is calibrated as it stands after samples, principles and judges are averaged; then the orders are
+    averaged. Identical responses, which no judge was asked about, stay at 0.5. `by_principle` and `by_judge` stay as
+    they are.
+
+    Args:
+        judgment: One that was calibrated before is calibrated anew, from the judge's own label.
+        response_a, response_b: What was judged.
+        calibration: What to apply.
+        debias: How orders are averaged.
+    """
+    from rlaif.calibration import calibrated  # with numpy, of which only this has need
+
+    own = judgment.own_label
+    lengths = len(response_a), len(response_b)
+    prob_a_ab, prob_a_ba = (
+        None if prob_a is None else float(calibrated(prob_a, order, *lengths, calibration))
+        for order, prob_a in ((Order.AB, own.prob_a_ab), (Order.BA, own.prob_a_ba))
+    )
+    is_asked = prob_a_ab is not None or prob_a_ba is not None
+    label = combine_orders(prob_a_ab, prob_a_ba, debias) if is_asked else own
+    return replace(judgment, label=label, raw_label=own)
 
 
 LABELING: RunKind[Comparison, Judgment, LabelStatistics] = RunKind(
@@ -34,6 +68,9 @@ LABELING: RunKind[Comparison, Judgment, LabelStatistics] = RunKind(
     panel=pairwise_panel,
     table=_table,
     statistics=LabelStatistics,
+    calibrate=lambda comparison, judgment, calibration, debias: calibrate(
+        judgment, comparison.response_a, comparison.response_b, calibration, debias
+    ),
 )
 
 

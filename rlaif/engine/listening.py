@@ -33,6 +33,8 @@ class Listener(Protocol):
 
     def on_message(self, text: str) -> None: ...
 
+    def on_warning(self, text: str) -> None: ...
+
 
 class SilentListener:
     """Says nothing."""
@@ -44,4 +46,7 @@ class SilentListener:
         return None
 
     def on_message(self, text: str) -> None:
+        return None
+
+    def on_warning(self, text: str) -> None:
         return None

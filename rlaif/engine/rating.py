@@ -21,7 +21,9 @@ RateOutcome: TypeAlias = RunOutcome[RatingStatistics]
 
 
 def _table(summary: InputSummary, columns: Columns) -> Table[Candidates, tuple[Rating, ...]]:
-    schema = rating_schema(summary, **columns._asdict())
+    known = columns._asdict()
+    del known["is_calibrated"]  # only comparisons are
+    schema = rating_schema(summary, **known)
     return Table(arrow_schema(schema), lambda candidates, ratings: to_rating_row(candidates, ratings, schema))
 
 

@@ -94,7 +94,7 @@ class RunFolder:
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Replace `run.json` in one step."""
-        self._replace("run.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        self.replace("run.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
         """Replace `failures.jsonl`: `id`, `stage`, `error`, `attempts` a line; an empty file when nothing failed."""
@@ -102,13 +102,18 @@ class RunFolder:
             json.dumps({"id": one.id, "stage": one.stage, "error": one.error, "attempts": one.attempts})
             for one in failures
         ]
-        self._replace("failures.jsonl", "".join(f"{line}\n" for line in lines))
+        self.replace("failures.jsonl", "".join(f"{line}\n" for line in lines))
 
     def write_card(self, text: str) -> None:
         """Replace the dataset card."""
-        self._replace("README.md", text)
+        self.replace("README.md", text)
 
-    def _replace(self, name: str, text: str) -> None:
+    def replace(self, name: str, text: str) -> None:
+        """Replace one of the folder's files in one step.
+
+        Raises:
+            RunFolderError: It cannot be written.
+        """
         temporary = self.path / f".{name}.new"
         try:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

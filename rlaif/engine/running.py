@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from rlaif.backends.base import Backend
 from rlaif.backends.registry import is_demonstration
@@ -21,7 +21,7 @@ from rlaif.data.files import RowSource, open_source
 from rlaif.data.shards import RowWriter
 from rlaif.data.sources import InputSummary, ReadOptions
 from rlaif.engine.asking import CallCounts
-from rlaif.engine.config import RunConfig
+from rlaif.engine.config import LabelConfig, RunConfig
 from rlaif.engine.journal import Journal
 from rlaif.engine.judges import JudgeClass, askers_for, constitution_of, judge_for, open_backends
 from rlaif.engine.listening import Listener, Progress, SilentListener
@@ -29,9 +29,12 @@ from rlaif.engine.rows import Judging, OutcomeT, Panel, RowT
 from rlaif.engine.run_folder import RunFolder, versions
 from rlaif.engine.window import map_in_order
 from rlaif.judge.base import LabelJudge
-from rlaif.judge.config import JudgeConfig
+from rlaif.judge.config import Debias, JudgeConfig
 from rlaif.judge.constitutions import Constitution
 from rlaif.records import Failure
+
+if TYPE_CHECKING:
+    from rlaif.calibration import Calibration
 
 PROGRESS_SECONDS = 0.1
 ROWS_AHEAD = 4096
@@ -58,6 +61,7 @@ class Columns(NamedTuple):
     has_sampled_principle: bool
     allows_partial_panel: bool
     is_sampled: bool
+    is_calibrated: bool
 
 
 class Table(NamedTuple, Generic[RowT, OutcomeT]):
@@ -81,6 +85,8 @@ class RunKind(Generic[RowT, OutcomeT, StatisticsT]):
         table: How outcomes become rows of the dataset.
         statistics: Counts, at zero.
         unused: Judge settings that change nothing here.
+        calibrate: Corrects an outcome by a calibration, before it is counted and written; None where there is no
+            such thing.
     """
 
     command: str
@@ -92,6 +98,7 @@ class RunKind(Generic[RowT, OutcomeT, StatisticsT]):
     table: Callable[[InputSummary, Columns], Table[RowT, OutcomeT]]
     statistics: Callable[[], StatisticsT]
     unused: tuple[str, ...] = ()
+    calibrate: Callable[[RowT, OutcomeT, Calibration, Debias], OutcomeT] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,7 @@ class _Run(Generic[RowT, OutcomeT, StatisticsT]):
     counts: CallCounts
     decisive: dict[str, Any]
     earlier: dict[str, Any] | None
+    calibration: Calibration | None
     statistics: StatisticsT
     failures: list[Failure] = field(default_factory=list)
     rows: int = 0
@@ -168,6 +176,7 @@ async def run(
         RlaifError: One of the tree; what was answered until then is kept, and the same call resumes.
     """
     listener = listener or SilentListener()
+    calibration = calibration_of(config)
     source = source or open_source(config.input)
     summary = kind.scan(source, read_options(config))
     constitution = constitution_of(config)
@@ -176,13 +185,18 @@ async def run(
         judges = [judge_for(kind.judge, config, constitution, backend) for backend in opened]
         folder = RunFolder(Path(config.out), kind.command)
         decisive = _decisive_settings(kind, config, summary, constitution, opened, judges)
+        if calibration is not None:
+            decisive["calibration"] = calibration.fingerprint
+            names = tuple(backend.name for backend in opened)
+            for doubt in doubts(calibration, names, config.judging, judges[0].template.fingerprint):
+                listener.on_warning(doubt)
         earlier = folder.open(decisive)
         with closing(Journal(folder.journal)) as journal:
             counts, askers = askers_for(config, opened, journal)
             judgings = tuple(Judging(judge, asker) for judge, asker in zip(judges, askers, strict=True))
             state = _Run(
                 kind, config, source, summary, judgings, folder, listener, command, counts, decisive, earlier,
-                kind.statistics(),
+                calibration, kind.statistics(),
             )  # fmt: skip
             listener.on_start(state.rows_total, tuple(judging.name for judging in judgings), journal.replies_at_start)
             return await _judge_rows(state, journal)
@@ -200,7 +214,7 @@ async def _judge_rows(run: _Run[RowT, OutcomeT, StatisticsT], journal: Journal) 
     next_report = 0.0
 
     async def work(row: RowT) -> tuple[RowT, OutcomeT | Failure]:
-        return row, await panel.attempt(row)
+        return row, _calibrated(run, row, await panel.attempt(row))
 
     example: dict[str, Any] | None = None
     table = run.kind.table(run.summary, _columns(run))
@@ -238,6 +252,38 @@ async def _judge_rows(run: _Run[RowT, OutcomeT, StatisticsT], journal: Journal) 
     progress = run.progress()
     run.listener.on_progress(progress)
     return RunOutcome(run.folder.path, run.rows, len(run.failures), progress, run.statistics)
+
+
+def calibration_of(config: RunConfig) -> Calibration | None:
+    """The calibration that a config names.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if not isinstance(config, LabelConfig) or config.calibration is None:
+        return None
+    from rlaif.calibration import load_calibration  # with numpy, of which only this has need
+
+    return load_calibration(Path(config.calibration))
+
+
+def _calibrated(run: _Run[RowT, OutcomeT, Any], row: RowT, outcome: OutcomeT | Failure) -> OutcomeT | Failure:
+    if run.calibration is None or run.kind.calibrate is None or isinstance(outcome, Failure):
+        return outcome
+    return run.kind.calibrate(row, outcome, run.calibration, run.config.judging.debias)
+
+
+def doubts(calibration: Calibration, judges: tuple[str, ...], judging: JudgeConfig, template: str) -> list[str]:
+    """What makes a calibration doubtful for a run, a sentence each.
+
+    Args:
+        calibration: What was fitted, perhaps on another run.
+        judges: Names of the run's judges.
+        judging: What they are asked.
+        template: Fingerprint of their prompt.
+    """
+    found = calibration.differences(judges, judging.task, template, judging.debias)
+    return [f"the calibration was fitted on {each}; its numbers may not hold here" for each in found]
 
 
 def read_options(config: RunConfig) -> ReadOptions:
@@ -287,6 +333,7 @@ def _columns(run: _Run[Any, Any, Any]) -> Columns:
         has_sampled_principle=judging.constitution is not None and judging.principles == "sample",
         allows_partial_panel=judging.allow_partial_panel,
         is_sampled=judging.scoring == "sample",
+        is_calibrated=run.calibration is not None,
     )
 
 
@@ -321,16 +368,21 @@ def _write_run_json(run: _Run[Any, Any, Any], status: str) -> None:
             "started_at": run.started_at,
             "repeat": without_queries(run.command),
             "versions": versions(),
+            **({"calibration": calibration_facts(run.calibration)} if run.calibration else {}),
         }
     )
+
+
+def calibration_facts(calibration: Calibration) -> dict[str, Any]:
+    """What `run.json` tells of a calibration."""
+    from rlaif.calibration import as_json
+
+    return {**as_json(calibration), "fingerprint": calibration.fingerprint}
 
 
 def _card_facts(run: _Run[Any, Any, Any], row: Mapping[str, Any] | None) -> CardFacts:
     judge = run.judgings[0].judge
     constitution = judge.constitution
-    settings = _settings(run.kind, run.config.judging)
-    for shown_elsewhere in ("task", "constitution", "principles"):
-        del settings[shown_elsewhere]
     progress = run.progress()
     return CardFacts(
         title=run.folder.path.resolve().name,
@@ -338,7 +390,7 @@ def _card_facts(run: _Run[Any, Any, Any], row: Mapping[str, Any] | None) -> Card
         is_demonstration=any(is_demonstration(judging.name) for judging in run.judgings),
         task=run.config.judging.task,
         template_fingerprint=judge.template.fingerprint,
-        settings={**settings, "seed": run.config.seed},
+        settings=shown_settings(run.kind, run.config),
         constitution=constitution.name if constitution else None,
         constitution_fingerprint=constitution.fingerprint if constitution else None,
         principles=tuple((principle.id, principle.text) for principle in constitution.principles)
@@ -357,7 +409,15 @@ def _card_facts(run: _Run[Any, Any, Any], row: Mapping[str, Any] | None) -> Card
         version=versions()["rlaif"],
         example=row,
         columns=tuple(row) if row else (),
+        calibration=run.calibration,
     )
+
+
+def shown_settings(kind: RunKind[Any, Any, Any], config: RunConfig) -> dict[str, Any]:
+    """The settings that a card lists; task, constitution and principles have places of their own in it."""
+    elsewhere = ("task", "constitution", "principles")
+    settings = _settings(kind, config.judging)
+    return {**{name: value for name, value in settings.items() if name not in elsewhere}, "seed": config.seed}
 
 
 def _earlier_seconds(run: _Run[Any, Any, Any]) -> float:

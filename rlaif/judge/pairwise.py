@@ -46,8 +46,10 @@ class PairwiseJudge(LabelJudge):
 
     def plan(self, comparison: Comparison) -> tuple[Call, ...]:
         """The calls a label needs, orders of one principle side by side; none for identical responses."""
-        if comparison.response_a == comparison.response_b:
-            return ()
+        return () if comparison.response_a == comparison.response_b else self.calls_of(comparison)
+
+    def calls_of(self, comparison: Comparison) -> tuple[Call, ...]:
+        """The calls of `plan`, identical responses or not."""
         principles: Sequence[Principle | None] = self.principles_of(comparison.id) or (None,)
         orders = self._orders_of(comparison)
         samples = range(self.config.samples)

@@ -43,7 +43,7 @@ def test_no_command_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["labl"]) == 2
     assert capsys.readouterr().err == (
-        "ConfigError: unknown command 'labl' (did you mean 'label'?); known: label, rate, serve, show\n"
+        f"ConfigError: unknown command 'labl' (did you mean 'label'?); known: {', '.join(COMMANDS)}\n"
     )
 
 

@@ -71,6 +71,8 @@ def test_quiet_says_nothing_and_remembers(capsys: pytest.CaptureFixture[str]) ->
     display.close()
     assert capsys.readouterr() == ("", "")
     assert display.latest is HALF
+    display.on_warning("beware")
+    assert capsys.readouterr() == ("", "warning: beware\n")
 
 
 def test_even_quiet_says_that_a_judge_is_for_demonstration(capsys: pytest.CaptureFixture[str]) -> None:

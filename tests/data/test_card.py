@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from rlaif.calibration import Calibration, FittedOn
 from rlaif.data.card import CardFacts, render_card
 from rlaif.data.statistics import LabelStatistics, RatingStatistics
 from rlaif.records import Judgment, NamedLabel, NamedRating, Rating, SoftLabel
@@ -315,3 +316,35 @@ def test_a_panel_of_raters_that_always_say_the_same():
     card = render_card(replace(RATED, statistics=counts))
     assert "| `a` and `b` | undefined (3 responses) |" in card
     assert "by their `rating`" in card
+
+
+CALIBRATED = replace(
+    FACTS,
+    calibration=Calibration(
+        1.75,
+        -0.25,
+        0.5,
+        FittedOn(321, ("openai:`x`",), before={"brier": 0.25, "log_loss": 0.7}, after={"brier": 0.2, "log_loss": 0.6}),
+    ),
+    example={**FACTS.example, "raw_prob_a": 0.9},
+)
+
+
+def test_a_calibration_is_told_with_what_it_is_worth():
+    card = render_card(CALIBRATED)
+    assert "| temperature | 1.75 |" in card
+    assert "| slot bias | -0.25 |" in card
+    assert "| Fitted to | 321 rows with human labels |" in card
+    assert "| Brier score on rows held out | 0.2500 before, 0.2000 after |" in card
+    assert "ECE" not in card  # it was not measured
+    assert "before calibration" in card
+    assert "| `raw_prob_a` | `0.9` |" in card
+    assert "## Calibration" not in render_card(FACTS)
+
+
+def test_labels_made_without_a_call_say_from_which_run():
+    card = render_card(replace(CALIBRATED, derived_from="the `run`"))
+    assert "No call was made" in card
+    assert "Judge calls behind" not in card
+    assert "asks no judge" in card
+    assert "US dollars" not in card

@@ -234,6 +234,7 @@ class TestPeople:
             ([1.0, 2.0, 1.0], (A, B, A), A),
             ('["a", "tie", "tie"]', (A, TIE, TIE), TIE),
             ("1, 1", (A, A), A),
+            ("2.0, 0.0", (B, TIE), None),
             ("", (), None),
             ("[]", (), None),
         ],
@@ -244,8 +245,11 @@ class TestPeople:
 
     @pytest.mark.parametrize(
         ("given_label", "label"),
-        [("a", A), (1, A), ("2", B), ("tie", TIE), (0, TIE), (None, None), (float("nan"), None), ("", None)],
-    )
+        [
+            ("a", A), (1, A), ("2", B), ("tie", TIE), (0, TIE), (None, None), (float("nan"), None), ("", None),
+            (1.0, A), ("1.0", A), ("2.0", B), ("0.0", TIE),  # a column with nulls becomes floats on its way to CSV
+        ],
+    )  # fmt: skip
     def test_labels(self, given_label, label):
         assert read(BASE | {"human_label": given_label}).human_label is label
         assert read(BASE | {"human_label": given_label, "human_votes": []}).human_label is label
@@ -302,3 +306,10 @@ class TestIds:
             error = fault(BASE | {"id": wrong})
             assert error.column == "id"
             assert error.reason.startswith(f"{reason}, expected a text")
+
+
+def test_a_row_says_whether_it_brings_chosen_and_rejected():
+    reader = ComparisonReader("rows")
+    assert not reader.is_ranked(BASE)
+    assert reader.is_ranked({"prompt": "P", "chosen": "x", "rejected": "y"})
+    assert not reader.is_ranked(BASE | {"chosen": "x", "rejected": "y"})

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlaif.data.preferences import PreferenceSchema, arrow_schema, preference_schema, to_row
+from rlaif.data.preferences import PreferenceSchema, arrow_schema, preference_schema, read_judgment, to_row
 from rlaif.data.shards import RowWriter
 from rlaif.data.sources import read_comparisons, scan
 from rlaif.records import Comparison, Judgment, NamedLabel, SoftLabel, Turn, Verdict
@@ -53,6 +54,26 @@ class TestRows:
             "is_bounded": True,
         }
         assert list(row) == arrow_schema(PLAIN).names
+
+    def test_a_calibrated_row_keeps_the_judges_own(self):
+        schema = PreferenceSchema(is_calibrated=True)
+        label, own = SoftLabel(0.3, 0.4, 0.2), SoftLabel(0.7, 0.9, 0.5)
+        judgment = Judgment(label, 0.99, 0.98, calls=1, raw_label=own)
+        row = to_row(comparison(), judgment, schema)
+        assert list(row) == arrow_schema(schema).names
+        assert list(row)[8:14] == ["prob_a", "prob_a_ab", "prob_a_ba", "raw_prob_a", "raw_prob_a_ab", "raw_prob_a_ba"]
+        assert list(row.values())[8:14] == [0.3, 0.4, 0.2, 0.7, 0.9, 0.5]
+        assert (row["chosen"], row["chosen_prob"]) == ("y", 0.7)
+        assert read_judgment(row, is_calibrated=True) == judgment
+        assert read_judgment(row, is_calibrated=False).raw_label is None
+
+    def test_a_judgment_is_read_back_from_its_row(self):
+        schema = PreferenceSchema(has_judges=True, allows_partial_panel=True, is_sampled=True)
+        named = (NamedLabel("one", SoftLabel(0.6, 0.7, 0.5)),)
+        judgment = judged(0.6, by_judge=named, missing_judges=("two",), unreadable_samples=3, is_bounded=True)
+        assert read_judgment(to_row(comparison(), judgment, schema), is_calibrated=False) == replace(judgment, calls=1)
+        identical = Judgment(SoftLabel(0.5, None, None))
+        assert read_judgment(to_row(comparison(), identical, PLAIN), is_calibrated=False) == identical
 
     @pytest.mark.parametrize(
         ("prob_a", "chosen", "chosen_prob", "is_tie"),

@@ -1,5 +1,6 @@
 import json
 import statistics as library
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -44,6 +45,12 @@ def test_hand_worked_position_figures():
     assert statistics.in_ab.first_rate == 0.75  # first: rows 1-3; second: row 4
     assert statistics.in_ba.first_rate == 0.5  # first (B): rows 2, 3; second: rows 1, 4
     assert statistics.ties == 1
+
+
+def test_of_a_calibrated_run_ties_are_the_labels_and_bias_is_the_judges():
+    own = judged(0.9, 0.2)  # the first slot both times, 0.55
+    statistics = counted(replace(own, label=SoftLabel(0.5, 0.5, 0.5), raw_label=own.label))
+    assert (statistics.ties, statistics.same_first, statistics.in_ab.tie) == (1, 1, 0)
 
 
 def test_a_judge_of_position_alone():
