@@ -18,6 +18,10 @@ EFFECT_MATTERS = 0.1
 CONFIDENCE_MATTERS = 0.05
 """Mean confidence away from the agreement that matters; twice that asks for something."""
 
+USUAL_LABEL_ERRORS = 0.15
+"""Share of wrong human labels to reckon with where no two people labeled a row: two such people agree on 74 % of pairs,
+where the raters of TL;DR summaries agreed on 73 to 77 % (Lee et al., arXiv:2309.00267, section 4.4)."""
+
 _LEAST_ON_A_SIDE = 10
 """Rows from which an agreement has an interval worth comparing."""
 
@@ -120,7 +124,7 @@ def _by_agreement(audit: Audit, sway: _Sway) -> tuple[float, Finding] | None:
     """A judge that errs at random is right as often whichever response people prefer, whatever they themselves like.
 
     A judge better than its human labels is not: where longer responses are truly better, a person who prefers a shorter
-    one is more often the one who erred. A judge is accused only where it also takes that kind more often than people.
+    one is more often the one who erred. Where a plausible share of such errors explains the gap, no judge is accused.
     """
     estimated = known_in(audit.figures, f"{sway.effect}.difference")
     more, less = (known_in(audit.figures, f"{sway.effect}.{part}") for part in (sway.more, sway.less))
@@ -140,22 +144,45 @@ def _by_agreement(audit: Audit, sway: _Sway) -> tuple[float, Finding] | None:
         f"where they prefer {other}. Without bias the two would be the same; here they are {points(size)} apart "
         f"({points(size - effect.half)} at least)."
     )
-    if sway.if_unclear and not _takes_more_than_people(audit, sway, favours_more=effect.value > 0):
-        unclear = text.replace("The judge leans to", "It may be that the judge leans to", 1)
-        return size, Finding(sway.if_unclear, "note", unclear + _OR_LABEL_ERRORS.format(favoured=favoured), _READ_SOME)
+    errors = _explained_by_label_errors(audit, sway, more, less) if sway.if_unclear else None
+    if errors is not None:
+        text = text.replace("The judge leans", "The judge may lean", 1) + (
+            f" Or it may not: if {favoured} truly is better more often, {percent(errors)} of wrong human labels would "
+            "do the same, which is no unusual share."
+        )
+        return size, Finding(sway.if_unclear, "note", text, _READ_SOME)
     return size, Finding(name, "serious" if size > 3 * EFFECT_MATTERS else "warning", text, sway.advice)
 
 
-_OR_LABEL_ERRORS = (
-    " But it does not take {favoured} more often than people do: where that one truly is better, errors in the human "
-    "labels alone open such a gap."
-)
 _READ_SOME = "Read some of the disagreements, and say for yourself who is right."
 
 
-def _takes_more_than_people(audit: Audit, sway: _Sway, *, favours_more: bool) -> bool:
-    surplus = known_in(audit.figures, f"{sway.bias}.difference")
-    return surplus is None or (surplus.low > 0 if favours_more else surplus.high < 0)
+def _explained_by_label_errors(audit: Audit, sway: _Sway, more: Known, less: Known) -> float | None:
+    """Share of wrong human labels that would explain the gap without a leaning judge; None where it is implausible.
+
+    Let S = +1 where the response with more of it is truly better, else -1; let people (P) and judge (J) name it with
+    errors of their own that do not depend on S. Then E[P] = a E[S], E[J] = b E[S] and E[PJ] = a b, where a = 1 - 2 *
+    (share of wrong human labels): so E[S]^2 = E[P] E[J] / E[PJ]. A judge that errs at random against labels that are
+    right gives a = 1; one that takes the longer response always, against people who do so half of the time, a = 0.
+    """
+    judge, people = (known_in(audit.figures, f"{sway.bias}.{of}") for of in ("judge", "human"))
+    if judge is None or people is None:
+        return None
+    mean_people, mean_judge = 2 * people.value - 1, 2 * judge.value - 1
+    together = people.value * (2 * more.value - 1) + (1 - people.value) * (2 * less.value - 1)
+    if together <= 0 or mean_people * mean_judge <= 0:
+        return None
+    truth = min(math.sqrt(mean_people * mean_judge / together), 1.0)
+    wrong_labels = (1 - min(abs(mean_people) / truth, 1.0)) / 2
+    return wrong_labels if wrong_labels <= _plausible_label_errors(audit) else None
+
+
+def _plausible_label_errors(audit: Audit) -> float:
+    """Share of labels that one annotator gets wrong, from how often two of them agree; a usual one where unknown."""
+    pairs = known_in(audit.figures, "human_pairwise_agreement_without_ties")
+    if pairs is None:
+        return USUAL_LABEL_ERRORS
+    return (1 - math.sqrt(max(2 * pairs.value - 1, 0.0))) / 2
 
 
 def _by_share(audit: Audit, sway: _Sway) -> tuple[float, Finding] | None:

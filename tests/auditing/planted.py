@@ -148,6 +148,26 @@ def sure_of_itself(agreement: float) -> Judge:
     return judge
 
 
+def wiser_than_people(wrong_labels: float, longer: float) -> Judge:
+    """Always right, where longer responses are truly better more often and people err on some labels.
+
+    Args:
+        wrong_labels: Share of the labels that are wrong.
+        longer: Share of the rows where people prefer the longer response: that of `people`.
+    """
+    truly_longer = (longer - wrong_labels) / (1 - 2 * wrong_labels)
+    where_longer = truly_longer * (1 - wrong_labels) / longer
+    where_shorter = truly_longer * wrong_labels / (1 - longer)
+
+    def judge(rows: People, rng: np.random.Generator) -> Orders:
+        people_say_longer = rows.prefers_a == rows.a_is_longer
+        says_longer = rng.random(len(rows)) < np.where(people_say_longer, where_longer, where_shorter)
+        says_a = _hard(says_longer == rows.a_is_longer)
+        return Orders(says_a, says_a)
+
+    return judge
+
+
 def first_slot(rows: People, rng: np.random.Generator) -> Orders:
     """Takes what is shown first, always."""
     return Orders(np.ones(len(rows)), np.zeros(len(rows)))
@@ -239,6 +259,7 @@ FAIR: dict[str, Judge] = {
     "fair, 80 %": fair(0.8),
     "fair, 90 %": fair(0.9),
     "fair and calibrated, 70 %": fair_soft(0.7),
+    "right where 10 % of people err": wiser_than_people(0.1, 0.65),
 }
 
 BIASES = frozenset(
