@@ -37,6 +37,13 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/hf_labeling.py
 	$(BIN)/python benchmarks/builtin_judge.py
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/audit_reference.py
+	$(BIN)/python benchmarks/audit_intervals.py
+	$(BIN)/python benchmarks/audit_planted.py
+	$(BIN)/python benchmarks/audit_probe.py
+	$(BIN)/python benchmarks/audit_suggest.py
+	$(BIN)/python benchmarks/audit_calibration.py
+	$(BIN)/python benchmarks/audit_report.py
 
 # Torch goes first and pinned: a bare "torch" would take the newest build with its CUDA packages.
 $(VENV)/.installed: pyproject.toml
