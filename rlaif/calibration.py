@@ -209,7 +209,7 @@ def load_calibration(path: Path) -> Calibration:
         raise InputError(f"is no JSON ({error}); expected a calibration", path=str(path)) from error
     try:
         return _from_json(content)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # of a whole number that no float can hold
         raise InputError(f"{error}; rlaif audit --fit-calibration writes such a file", path=str(path)) from error
 
 
@@ -232,7 +232,10 @@ def _origin_from_json(content: object) -> FittedOn:
         raise ValueError(f"fitted_on is {content!r}, expected an object")
     _refuse_unknown(content, tuple(item.name for item in dataclasses.fields(FittedOn)))
     _expect(content, "rows", (int,), "a whole number")
-    return FittedOn(**{**content, "judges": tuple(content.get("judges", ()))})
+    judges = content.get("judges", [])
+    if not isinstance(judges, list) or not all(isinstance(judge, str) for judge in judges):
+        raise ValueError(f"judges is {judges!r}, expected a list of names")
+    return FittedOn(**{**content, "judges": tuple(judges)})
 
 
 def _refuse_unknown(content: Mapping[str, Any], known: tuple[str, ...]) -> None:

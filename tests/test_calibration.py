@@ -127,6 +127,7 @@ class TestFile:
         [
             ({"temperature": 0}, "temperature is 0.0, expected a number above 0"),
             ({"temperature": "2"}, "temperature is '2', expected a number"),
+            ({"temperature": 10**400}, "int too large"),
             ({"slot_bias": True}, "slot_bias is True, expected a number"),
             ({"slot_bias": math.nan}, "slot_bias is nan, expected a finite number"),
             ({"length_slope": None}, "length_slope is None, expected a number"),
@@ -135,6 +136,8 @@ class TestFile:
             ({"kind": "x"}, "is no calibration"),
             ({"fitted_on": {"rows": 3, "judge": "x"}}, "'judge' is an unknown key .did you mean 'judges'"),
             ({"fitted_on": {}}, "rows is missing"),
+            ({"fitted_on": {"rows": 3, "judges": "openai:x"}}, "judges is 'openai:x', expected a list"),
+            ({"fitted_on": {"rows": 3, "judges": 5}}, "judges is 5, expected a list"),
         ],
     )
     def test_what_is_wrong_is_named(self, tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rlaif"
 
 LAYERS = {
     "errors": 1,
-    "records": 2, "tokens": 2, "options": 2, "config": 2, "randomness": 2, "assets": 2, "visibility": 2,
+    "records": 2, "tokens": 2, "options": 2, "config": 2, "extras": 2, "randomness": 2, "assets": 2, "visibility": 2,
     "calibration": 2,
     "judge": 3, "backends": 3, "data": 3, "auditing": 3, "train": 3,
     "engine": 4,

@@ -24,6 +24,10 @@ for task in shipped_tasks():
 print(load_constitution("helpful-harmless").principles[0].id)
 from rlaif.backends.builtin import BuiltinBackend
 print(BuiltinBackend("tiny").name)
+rows = [{"prompt": "P", "response_a": "x", "response_b": "y", "prob_a": 0.9, "human_label": "a"}]
+rlaif.audit(rows, resamples=100).save(Path(sys.argv[2]) / "report.html")
+from rlaif.auditing.probe_items import load_items
+print(len(load_items()))
 """
 
 
@@ -38,7 +42,7 @@ def test_an_installed_wheel_finds_prompts_constitutions_and_the_judge(tmp_path: 
     subprocess.run([*pip, "install", "--no-deps", "--target", str(place), str(wheel)], check=True)
     environment = {**os.environ, "PYTHONPATH": str(place)}
     checked = subprocess.run(
-        [sys.executable, "-c", CHECK, str(place)],
+        [sys.executable, "-c", CHECK, str(place), str(tmp_path)],
         cwd=tmp_path,
         env=environment,
         check=True,
@@ -46,4 +50,5 @@ def test_an_installed_wheel_finds_prompts_constitutions_and_the_judge(tmp_path: 
         text=True,
     )
     assert checked.stdout.count("Preferred response (1 or 2):") == 4
-    assert checked.stdout.endswith("builtin:tiny\n")
+    assert checked.stdout.endswith("builtin:tiny\n40\n")
+    assert "<h1" in (tmp_path / "report.html").read_text(encoding="utf-8")

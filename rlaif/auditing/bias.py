@@ -19,6 +19,9 @@ from rlaif.records import TIE_BAND, Order
 ONE_ORDER = "no row was judged in both orders"
 ONLY_TIES = "the judge only says tie"
 
+LEAST_ON_A_SIDE = 10
+"""Rows from which an agreement has an interval worth comparing: resampling sees no spread in three that are right."""
+
 
 def swap_statistics(table: AuditTable, tie_band: float = TIE_BAND) -> dict[str, Statistic]:
     """What exchanging the slots does, on rows judged in both orders.
@@ -181,7 +184,8 @@ def _effect(
     """Agreement where people prefer the response that has more of something, agreement where they prefer the other, and
     the first minus the second, on rows that both decided.
 
-    A judge that errs at random, however often, has a difference of 0; one that only looks at this has 1.
+    A judge that errs at random, however often, has a difference of 0; one that only looks at this has 1. It takes
+    `LEAST_ON_A_SIDE` rows of either kind.
     """
     judge = verdicts(table.prob_a, tie_band)
     counted = _both_decided(table, judge) & (more != 0)
@@ -196,10 +200,14 @@ def _effect(
     )
     difference = SumStatistic(
         np.concatenate([with_more.terms, with_less.terms], axis=1),
-        lambda sums: ratio_of_sums(sums[..., :2]) - ratio_of_sums(sums[..., 2:]),
+        (lambda sums: ratio_of_sums(sums[..., :2]) - ratio_of_sums(sums[..., 2:]))
+        if min(with_more.counted.sum(), with_less.counted.sum()) >= LEAST_ON_A_SIDE
+        else (lambda sums: np.full(sums.shape[:-1], np.nan)),
         counted,
         (-1.0, 1.0),
-        why or "people always prefer the same side",
+        why
+        or f"it takes {LEAST_ON_A_SIDE} rows where people prefer the {sides[0]} response, and as many where they "
+        f"prefer the {sides[1]}",
     )
     return {
         f"{name}.{sides[0]}": with_more,

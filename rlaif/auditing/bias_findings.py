@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rlaif.auditing.bias import LEAST_ON_A_SIDE
 from rlaif.auditing.evidence import Known, combined, difference, interval, known, known_in, percent, points
 from rlaif.auditing.results import Audit, Finding, ReliabilityBin
 
@@ -21,9 +22,6 @@ CONFIDENCE_MATTERS = 0.05
 USUAL_LABEL_ERRORS = 0.15
 """Share of wrong human labels to reckon with where no two people labeled a row: two such people agree on 74 % of pairs,
 where the raters of TL;DR summaries agreed on 73 to 77 % (Lee et al., arXiv:2309.00267, section 4.4)."""
-
-_LEAST_ON_A_SIDE = 10
-"""Rows from which an agreement has an interval worth comparing."""
 
 
 def slot_findings(audit: Audit) -> Iterator[Finding]:
@@ -116,19 +114,26 @@ _SWAYS = (
 
 def sway_findings(audit: Audit) -> Iterator[Finding]:
     """Whether something that should not matter decides, the strongest first: longer responses often have more lists."""
-    found = [sized for sway in _SWAYS if (sized := _by_agreement(audit, sway) or _by_share(audit, sway)) is not None]
+    found = [sized for sway in _SWAYS if (sized := _sized_finding(audit, sway)) is not None]
     yield from (finding for _, finding in sorted(found, key=lambda sized: -sized[0]))
 
 
-def _by_agreement(audit: Audit, sway: _Sway) -> tuple[float, Finding] | None:
+def _sized_finding(audit: Audit, sway: _Sway) -> tuple[float, Finding] | None:
+    more, less = (known_in(audit.figures, f"{sway.effect}.{part}") for part in (sway.more, sway.less))
+    if more is None or less is None or min(more.n, less.n) < LEAST_ON_A_SIDE:
+        return _by_share(audit, sway)
+    # Shares say less: a judge that says the opposite of people, as mixed-up columns do, prefers what they do not.
+    return _by_agreement(audit, sway, more, less)
+
+
+def _by_agreement(audit: Audit, sway: _Sway, more: Known, less: Known) -> tuple[float, Finding] | None:
     """A judge that errs at random is right as often whichever response people prefer, whatever they themselves like.
 
     A judge better than its human labels is not: where longer responses are truly better, a person who prefers a shorter
     one is more often the one who erred. Where a plausible share of such errors explains the gap, no judge is accused.
     """
     estimated = known_in(audit.figures, f"{sway.effect}.difference")
-    more, less = (known_in(audit.figures, f"{sway.effect}.{part}") for part in (sway.more, sway.less))
-    if estimated is None or more is None or less is None or min(more.n, less.n) < _LEAST_ON_A_SIDE:
+    if estimated is None:
         return None
     # Resampling sees no spread in a side where every verdict is right; that side's own interval (Wilson's) does.
     effect = max(estimated, difference(more, less), key=lambda each: each.half)
@@ -191,7 +196,7 @@ def _by_share(audit: Audit, sway: _Sway) -> tuple[float, Finding] | None:
     A judge that errs at random takes what people mostly reject less than half of the time, so this is no accident.
     """
     judge, people = (known_in(audit.figures, f"{sway.bias}.{of}") for of in ("judge", "human"))
-    if judge is None or people is None or judge.n < _LEAST_ON_A_SIDE or not judge.is_away(0.5, 0.0):
+    if judge is None or people is None or judge.n < LEAST_ON_A_SIDE or not judge.is_away(0.5, 0.0):
         return None
     if judge.value > 0.5:
         name, kind = sway.if_more, sway.with_more

@@ -30,11 +30,14 @@ _BOUNDS = ((-5.0, 5.0), (-10.0, 10.0), (-20.0, 20.0))
 LEAST_PROB_SEEN = 1e-12
 """Probabilities are kept this far from 0 and 1 in logarithms."""
 
+_NO_PULL = 1e-9
+"""A row's part of an equation that is no larger is rounding."""
+
 _SIGNS = np.array([-1.0, 1.0])
 """Of the slot bias in each order."""
 
 
-class Evidence(NamedTuple):
+class FitEvidence(NamedTuple):
     """What the fit looks at, over the N rows of the table; orders are columns, ab first.
 
     Attributes:
@@ -58,7 +61,7 @@ class Evidence(NamedTuple):
     debias: Debias
     slot_bias_from: SlotBiasFrom
 
-    def at(self, rows: BoolArray) -> Evidence:
+    def at(self, rows: BoolArray) -> FitEvidence:
         """Only these rows; they keep their weights."""
         return self._replace(
             logits=self.logits[rows],
@@ -70,7 +73,7 @@ class Evidence(NamedTuple):
         )
 
 
-def evidence_of(table: AuditTable, usable: BoolArray, debias: Debias) -> Evidence:
+def evidence_of(table: AuditTable, usable: BoolArray, debias: Debias) -> FitEvidence:
     """What a table holds for a fit.
 
     Args:
@@ -89,7 +92,7 @@ def evidence_of(table: AuditTable, usable: BoolArray, debias: Debias) -> Evidenc
         paired = np.zeros(len(table), dtype=np.bool_)
         slot_bias_from = "likelihood" if min(singles) >= LEAST_ROWS_AN_ORDER else "nothing"
     weights = np.where(usable, table.weights, 0.0)
-    return Evidence(
+    return FitEvidence(
         logits=np.where(asked, clipped_logit(np.where(asked, probs, 0.5)), 0.0),
         shares=np.where(usable[:, None], asked / np.maximum(1, asked.sum(axis=1, keepdims=True)), 0.0),
         lengths=length_ratio(table.length_a, table.length_b),
@@ -101,7 +104,7 @@ def evidence_of(table: AuditTable, usable: BoolArray, debias: Debias) -> Evidenc
     )
 
 
-def minimum(evidence: Evidence, is_in: BoolArray) -> FloatArray:
+def minimum(evidence: FitEvidence, is_in: BoolArray) -> FloatArray:
     """(ln T, k, c) at which the penalised log loss over some of the rows is least.
 
     Args:
@@ -125,12 +128,12 @@ def minimum(evidence: Evidence, is_in: BoolArray) -> FloatArray:
     return np.concatenate([least.x, read[free:]])
 
 
-def _paired_differences(evidence: Evidence) -> FloatArray:
+def _paired_differences(evidence: FitEvidence) -> FloatArray:
     """(logit p_ab - logit p_ba) / 2 of rows that tell the slot bias without a label, c on average; else 0 (N,)."""
     return np.where(evidence.paired, evidence.logits[:, 0] - evidence.logits[:, 1], 0.0) / 2
 
 
-def losses_and_gradients(theta: FloatArray, evidence: Evidence) -> tuple[FloatArray, FloatArray]:
+def losses_and_gradients(theta: FloatArray, evidence: FitEvidence) -> tuple[FloatArray, FloatArray]:
     """Weighted log loss of each row (N,), and its gradient by ln T, k and c (N, 3)."""
     temperature = np.exp(theta[0])
     own = (evidence.logits + _SIGNS * theta[2]) / temperature
@@ -159,7 +162,7 @@ def calibration_at(theta: FloatArray) -> Calibration:
     return Calibration(temperature, raw_bias / temperature, slope)
 
 
-def length_share(theta: FloatArray, evidence: Evidence) -> float:
+def length_share(theta: FloatArray, evidence: FitEvidence) -> float:
     """How much of the spread of the calibrated logits is the length term's: its variance over rows, divided by the sum
     of that and the variance of the judge's own part, in [0, 1]."""
     own = (evidence.shares * (evidence.logits + _SIGNS * theta[2])).sum(axis=1) / np.exp(theta[0])
@@ -167,8 +170,9 @@ def length_share(theta: FloatArray, evidence: Evidence) -> float:
     return float(spreads[0] / sum(spreads)) if sum(spreads) > 0 else 0.0
 
 
-def intervals(theta: FloatArray, evidence: Evidence, clusters: IntArray) -> dict[str, Figure]:
-    """The parameters with 95 % intervals from the sandwich covariance over clusters (t, with C - 1 degrees).
+def intervals(theta: FloatArray, evidence: FitEvidence, clusters: IntArray) -> dict[str, Figure]:
+    """The parameters with 95 % intervals from the sandwich covariance over clusters (t, with C - 1 degrees of freedom),
+    where any rows tell them.
 
     Source: Liang and Zeger, "Longitudinal data analysis using generalized linear models", Biometrika 73 (1986), for
     the covariance; Newey and McFadden, "Large sample estimation and hypothesis testing" (1994), section 6, for the slot
@@ -186,30 +190,37 @@ def intervals(theta: FloatArray, evidence: Evidence, clusters: IntArray) -> dict
     slopes = (np.stack(columns, axis=1) + np.diag(np.where(is_fitted, 1.0 / _SPREAD**2, 0.0)))[np.ix_(free, free)]
     by_row = _equations(theta, evidence)[:, free]
     by_cluster = np.stack([np.bincount(clusters, weights=column) for column in by_row.T], axis=1)
-    size = len(np.unique(clusters[by_row.any(axis=1)]))
+    size = len(np.unique(clusters[(np.abs(by_row) > _NO_PULL).any(axis=1)]))
     inverse = np.linalg.inv(slopes)
     covariance = np.zeros((3, 3))
-    covariance[np.ix_(free, free)] = inverse @ (by_cluster.T @ by_cluster) @ inverse.T * size / (size - 1)
+    covariance[np.ix_(free, free)] = inverse @ (by_cluster.T @ by_cluster) @ inverse.T * size / max(1, size - 1)
 
     calibration = calibration_at(theta)
     bias, temperature = calibration.slot_bias, calibration.temperature
     by_bias = np.array([-bias, 0.0, 1.0 / temperature])  # of b = c / T by ln T, k and c
-    reach = float(t.ppf(0.975, size - 1))
+    reach = float(t.ppf(0.975, max(1, size - 1)))
     error_t, error_k = (reach * math.sqrt(covariance[place, place]) for place in (0, 1))
+    # Where no row pulls at a parameter, the prior alone holds it: resampling rows would find it certain.
+    is_told = (np.abs(by_row).max(axis=0) > _NO_PULL) & (size > 1)
+    untold = "the rows do not tell it"
     error_b = reach * math.sqrt(float(by_bias @ covariance @ by_bias))
     rows = int(np.count_nonzero(evidence.weights))
     paired = int(np.count_nonzero(evidence.paired))
     slope = calibration.length_slope
     return {
-        "temperature": Figure(temperature, temperature * math.exp(-error_t), temperature * math.exp(error_t), rows),
+        "temperature": Figure(temperature, temperature * math.exp(-error_t), temperature * math.exp(error_t), rows)
+        if is_told[0]
+        else Figure(temperature, None, None, rows, untold),
         "slot_bias": Figure(bias, None, None, rows, "nothing tells the slot bias; it is left at 0")
         if evidence.slot_bias_from == "nothing"
         else Figure(bias, bias - error_b, bias + error_b, paired or rows),
-        "length_slope": Figure(slope, slope - error_k, slope + error_k, rows),
+        "length_slope": Figure(slope, slope - error_k, slope + error_k, rows)
+        if is_told[1]
+        else Figure(slope, None, None, rows, untold),
     }
 
 
-def _equations(theta: FloatArray, evidence: Evidence) -> FloatArray:
+def _equations(theta: FloatArray, evidence: FitEvidence) -> FloatArray:
     """What each row adds to the equations whose sums the fit makes 0, but for the prior (N, 3)."""
     _, equations = losses_and_gradients(theta, evidence)
     if evidence.slot_bias_from != "likelihood":

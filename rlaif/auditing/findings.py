@@ -59,6 +59,7 @@ def findings(audit: Audit) -> tuple[Finding, ...]:
         *biases,
         *confidence_findings(audit),
         *_few_labels(audit),
+        *_one_sided(audit),
         *_uneven_groups(audit),
         *_correlated_panel(audit),
         *_many_ties(audit),
@@ -94,11 +95,12 @@ def _headline(audit: Audit, *, has_cause: bool) -> Finding:
         )
     if chance := _chance(audit, agreement):
         # A judge that always takes the longer response is no coin, though its agreement may look like one.
+        is_sure = has_cause or agreement.width <= WIDE
         return Finding(
             "agreement" if has_cause else "random",
-            "serious",
+            "serious" if is_sure else "warning",
             f"{said}: {chance}.",
-            "Do not train on these labels. "
+            ("Do not train on these labels. " if is_sure else "With so few rows that may change: label more. ")
             + ("What follows says why." if has_cause else "Try a stronger judge, another prompt or --cot."),
         )
     return _against_ceiling(audit, said)
@@ -129,11 +131,25 @@ def _chance(audit: Audit, agreement: Known) -> str:
     if COIN[0] <= agreement.low and agreement.high <= COIN[1]:
         return "hardly better than a coin"
     kappa = known_in(audit.figures, "cohen_kappa")
-    if kappa is not None and kappa.low <= 0 and kappa.high < WIDE:
+    if kappa is not None and kappa.low <= 0 and kappa.high < WIDE and not _is_kappa_blind(audit):
         return (
             f"with labels so unequal, chance gives as much (Cohen's kappa {kappa.value:.2f}, at most {kappa.high:.2f})"
         )
     return ""
+
+
+def _is_kappa_blind(audit: Audit) -> bool:
+    """Whether kappa is near 0 because of the labels, and not of the judge.
+
+    So it is for every judge where people always prefer the same side, and for one that is as often right on either side
+    where they hardly ever prefer the other.
+    """
+    if not audit.confusion:
+        return False
+    prefer_a, _, prefer_b = audit.confusion
+    if not sum(prefer_a) or not sum(prefer_b):
+        return True
+    return prefer_a[0] / sum(prefer_a) - prefer_b[0] / sum(prefer_b) > WIDE
 
 
 def _against_ceiling(audit: Audit, said: str) -> Finding:
@@ -191,6 +207,24 @@ def _few_labels(audit: Audit) -> Iterator[Finding]:
         f"{percent(agreement.low)} to {percent(agreement.high)}.",
         f"About {wanted:,} pairs give an interval of 5 points either way; --suggest draws the rows that help most.",
     )
+
+
+def _one_sided(audit: Audit) -> Iterator[Finding]:
+    """Labels all of one side: no matter where the judge saw most pairs in both orders, and cannot tell A from B."""
+    decided = known_in(audit.figures, "agreement_human_decided")
+    judged, in_both = (audit.counts.get(name, 0) for name in ("rows_judged", "rows_judged_both_orders"))
+    if decided is None or decided.n < _LEAST_IN_GROUP or not audit.confusion or 2 * in_both > judged:
+        return
+    sides = [side for side, row in zip("ab", audit.confusion[::2], strict=True) if sum(row)]
+    if len(sides) == 1:
+        side = sides[0].upper()
+        yield Finding(
+            "one-sided",
+            "warning",
+            f"People prefer response {side} in all of the {decided.n:,} rows that they decided: a judge that says "
+            f"{side} whatever it reads would seem to be right always.",
+            "Judge both orders, or put the two responses in random order; check the column of the human labels.",
+        )
 
 
 def _uneven_groups(audit: Audit) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from rlaif.auditing.calibration_loss import (
     LEAST_PROB_SEEN,
     LEAST_ROWS_AN_ORDER,
     Debias,
-    Evidence,
+    FitEvidence,
     SlotBiasFrom,
     calibration_at,
     evidence_of,
@@ -270,7 +270,9 @@ def _clipped_share(rows: AuditTable) -> float:
 # --- how far to trust it ----------------------------------------------------------------------------------------------
 
 
-def _out_of_fold(rows: AuditTable, groups: IntArray, evidence: Evidence, folds: int, usable: BoolArray) -> FloatArray:
+def _out_of_fold(
+    rows: AuditTable, groups: IntArray, evidence: FitEvidence, folds: int, usable: BoolArray
+) -> FloatArray:
     """`prob_a` of each usable row under a calibration fitted to the other folds."""
     from sklearn.model_selection import GroupKFold
 

@@ -33,12 +33,16 @@ class Statistic(Protocol):
 
     Attributes:
         counted: Rows that it is computed from (N,).
+        sides: Parts of the counted rows that are each indispensable; the smallest says how much is known.
         bounds: Smallest and largest value it can take; None where it has none.
         why: What the data lacks when there is no value.
     """
 
     @property
     def counted(self) -> BoolArray: ...
+
+    @property
+    def sides(self) -> tuple[BoolArray, ...]: ...
 
     @property
     def bounds(self) -> tuple[float, float] | None: ...
@@ -75,6 +79,10 @@ class SumStatistic:
     bounds: tuple[float, float] | None = (0.0, 1.0)
     why: str = "no row counts"
     noise: float = 0.0
+
+    @property
+    def sides(self) -> tuple[BoolArray, ...]:
+        return (self.counted,)
 
     def value(self) -> float:
         return float(self.of_sums(self.terms.sum(axis=0)))
@@ -122,6 +130,10 @@ class AucStatistic:
     bounds: tuple[float, float] | None = (0.0, 1.0)
     why: str = "it takes rows where people prefer A and rows where they prefer B"
 
+    @property
+    def sides(self) -> tuple[BoolArray, ...]:
+        return self.counted & self.positives, self.counted & ~self.positives
+
     def value(self) -> float:
         resample = self.resampler(np.arange(len(self.scores)), len(self.scores))
         return float(resample(np.ones((1, len(self.scores))))[0])
@@ -164,9 +176,10 @@ def estimate(
     Returns:
         A figure for each statistic. The interval is value +- t * (bootstrap standard error) on the logit scale between
         the figure's bounds, so that it never leaves them and is longer towards the middle. t has E - 1 degrees of
-        freedom, E = (sum of m)^2 / (sum of m^2) being the effective number of clusters of m counted rows each, and the
-        standard error is stretched by sqrt(E / (E - 1)). Percentiles of the bootstrap, which are simpler, cover too
-        seldom here: 90 % for an agreement of 0.9 with 19 clusters of 1 to 10 rows (benchmarks/audit_intervals.py).
+        freedom, E = (sum of m)^2 / (sum of m^2) being the effective number of clusters of m counted rows each (of the
+        rarer side, for an area under the ROC curve), and the standard error is stretched by sqrt(E / (E - 1)).
+        Percentiles of the bootstrap, which are simpler, cover too seldom here: 90 % for an agreement of 0.9 with 19
+        clusters of 1 to 10 rows (benchmarks/audit_intervals.py).
         A figure that noise lifts gets value - noise - t * error to value + t * error. Where resampling has no spread,
         it is Wilson's interval at the number of clusters.
 
@@ -228,10 +241,10 @@ def _figure(statistic: Statistic, value: float, drawn: FloatArray | None, cluste
     if drawn is None:
         return Figure(None, None, None, n, statistic.why)
     drawn = drawn[np.isfinite(drawn)]
-    sizes = np.bincount(clusters[statistic.counted])
-    sizes = sizes[sizes > 0].astype(np.float64)
-    if len(drawn) and np.ptp(drawn) > _NO_SPREAD and len(sizes) > 1:
-        effective = max(2.0, float(sizes.sum() ** 2 / (sizes**2).sum()))
+    sizes = [_cluster_sizes(clusters[side]) for side in statistic.sides]
+    fewest = min(map(len, sizes))
+    if len(drawn) and np.ptp(drawn) > _NO_SPREAD and fewest > 1:
+        effective = max(2.0, min(float(each.sum() ** 2 / (each**2).sum()) for each in sizes))
         noise = statistic.noise if isinstance(statistic, SumStatistic) else 0.0
         low, high = _t_interval(value, float(drawn.std()), effective, None if noise else statistic.bounds)
         low -= noise
@@ -239,11 +252,16 @@ def _figure(statistic: Statistic, value: float, drawn: FloatArray | None, cluste
         return Figure(value, None, None, n, "resampling has no spread")
     else:
         least, most = statistic.bounds
-        low, high = wilson_interval((value - least) / (most - least), len(sizes))
+        low, high = wilson_interval((value - least) / (most - least), fewest)
         low, high = least + low * (most - least), least + high * (most - least)
     if statistic.bounds is not None:
         low, high = max(low, statistic.bounds[0]), min(high, statistic.bounds[1])
     return Figure(value, min(low, value), max(high, value), n)
+
+
+def _cluster_sizes(clusters: IntArray) -> FloatArray:
+    """Rows of each cluster that has any."""
+    return np.unique(clusters, return_counts=True)[1].astype(np.float64)
 
 
 def _t_interval(value: float, error: float, size: float, bounds: tuple[float, float] | None) -> tuple[float, float]:

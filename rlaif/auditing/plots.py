@@ -131,8 +131,11 @@ def _reliability(audit: Audit) -> Plot:
         axes.set_ylabel("People prefer A")
 
     last, first = bins[-1], bins[0]
+    least, most = (pick(each.human_a.n for each in bins) for pick in (min, max))
+    # Rows of one probability stay together: verdicts make points of very different sizes.
+    size = f"about {_count(most)}" if most <= 1.5 * least else f"{_count(least)} to {_count(most)}"
     caption = (
-        f"Each point holds about {_count(first.human_a.n)} rows of similar probability; the line through it is the "
+        f"Each point holds {size} rows of similar probability; the line through it is the "
         "95 % interval. On the dashed diagonal, people prefer A as often as the judge says. "
         f"Where the judge says {_percent(last.prob_a)} on average, people prefer A in {_percent(last.human_a.value)}; "
         f"where it says {_percent(first.prob_a)}, in {_percent(first.human_a.value)}. "

@@ -84,6 +84,7 @@ def _estimate(table: AuditTable, outcome: FloatArray, proxy: FloatArray, counts:
     variance = float(((first + power * second) ** 2).sum()) * clusters / (clusters - 1)
     value = min(1.0, max(0.0, value))
     low, high = _score_interval(value, variance, clusters)
+    low, high = min(low, value), max(high, value)  # but for rounding it is so
     why = "every row has a human label: the plain estimate, to which the judge's labels add nothing"
     return Figure(value, low, high, n, why if labelled.all() else None)
 

@@ -73,7 +73,7 @@ class LengthGapBin:
     """Rows by how much longer the response is that people preferred.
 
     Attributes:
-        low, high: Range of ln(characters of the preferred / characters of the other) in the bin.
+        low, high: Range of ln((characters of the preferred + 1) / (characters of the other + 1)) in the bin.
         gap: Its mean.
         agreement: Of the judge with people in the bin.
     """

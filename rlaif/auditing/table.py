@@ -44,7 +44,6 @@ class AuditTable:
         addresses_judge_a, addresses_judge_b: Whether a response holds words meant for a judge (N,).
         groups: Column -> its value in each row (N,), text.
         by_judge: Judge of a panel -> its P(A preferred) (N,); NaN where it gave none.
-        is_sampled: Whether the human labels come from a drawn sample, so that `weights` are not all 1.
     """
 
     ids: NDArray[np.object_]
@@ -63,7 +62,6 @@ class AuditTable:
     addresses_judge_b: BoolArray
     groups: Mapping[str, NDArray[np.object_]]
     by_judge: Mapping[str, FloatArray]
-    is_sampled: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -151,7 +149,6 @@ def build_table(rows: Sequence[JudgedComparison]) -> AuditTable:
         addresses_judge_b=np.array([each.addresses_judge for each in features_b], dtype=np.bool_),
         groups={column: _texts([row.groups.get(column, "") for row in rows]) for column in columns},
         by_judge={judge: _numbers([label.get(judge) for label in labels]) for judge in judges},
-        is_sampled=any(prob is not None for prob in sampled),
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlaif.cli.arguments import CommandLine, parse
 from rlaif.cli.runs import aligned, nearby
@@ -57,14 +57,39 @@ def _about(outcome: AuditOutcome, config: AuditConfig) -> list[tuple[str, str]]:
     skipped = f", {outcome.failures:,} cannot be read (see {folder}/failures.jsonl)" if outcome.failures else ""
     lines = [
         ("judge", one_line(str(source.get("judge")))),
-        ("people", one_line(f"labels of {source.get('human')}")),
+        ("people", one_line(f"labels of {source.get('human')}{_joined(source)}")),
         ("rows", f"{len(outcome.rows):,}{skipped}"),
         *(("note", one_line(str(note))) for note in source.get("notes", ())),
+        *_not_compared(source),
         ("report", f"{folder}/report.html"),
         ("data", f"{folder}/audit.json"),
     ]
     if config.suggest is not None:
-        lines.append(("to label", f"{folder}/suggested.csv, or .jsonl; when filled in, add --human with that file"))
+        fewer = f" (the judge answered no more than {outcome.suggested:,})"
+        more = fewer if outcome.suggested is not None and outcome.suggested < config.suggest else ""
+        files = f"{folder}/suggested.csv, or .jsonl; when filled in, add --human with that file"
+        lines.append(("to label", f"{outcome.suggested:,} rows{more} in {files}"))
     if config.fit_calibration is not None:
         lines.append(("calibration", f"{config.fit_calibration} (for rlaif label --calibration, rlaif calibrate)"))
     return lines
+
+
+def _joined(source: Mapping[str, Any]) -> str:
+    """How the rows of a file of human labels met those of the input."""
+    found = source.get("human_rows")
+    if found is None:
+        return ""
+    more = [
+        f", {count:,} {what}"
+        for count, what in (
+            (found["not_yet_labelled"], "without a label yet"),
+            (found["ids_not_in_input"], "whose id is not in the input"),
+        )
+        if count
+    ]
+    return f": {found['labelled']:,} rows{''.join(more)}"
+
+
+def _not_compared(source: Mapping[str, Any]) -> list[tuple[str, str]]:
+    different = source.get("against", {}).get("rows_with_other_responses")
+    return [("against", f"{different:,} rows have other responses there, and were left out")] if different else []

@@ -71,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_traceback_if_asked()
         say(f"{error.error_name}: {error}")
         return EXIT_INTERRUPTED if isinstance(error, BudgetExceededError) else EXIT_USAGE
+    except MemoryError:
+        print_traceback_if_asked()
+        say("out of memory; what was written before is kept")
+        return EXIT_INTERNAL
     except Exception as error:
         if not print_traceback_if_asked():
             say(f"internal error: {type(error).__name__}: {error}; RLAIF_DEBUG=1 shows the traceback to report")

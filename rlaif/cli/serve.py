@@ -36,9 +36,8 @@ class ServeCommand:
 def run(argv: Sequence[str]) -> int:
     """Run the command; returns the exit code."""
     command = parse(ServeCommand, argv, LINE)
-    from rlaif.serving.server import Listener, check_installed, serve
+    from rlaif.serving.server import Listener, serve
 
-    check_installed()
     config = command.run
     if config.token is not None:
         say("--token shows in the list of processes; RLAIF_TOKEN does not")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import os
 import re
 import sys
@@ -248,8 +249,10 @@ def _csv_rows(path: Path, name: str) -> Iterator[RawRow]:
     # Long responses are longer than the module's default of 131,072 characters a field.
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with _opened(path, name) as handle:
-        lines = _DecodedLines(_lines(handle, name))
-        reader = csv.reader(lines, strict=True)
+        numbered = _lines(handle, name)
+        first = next(numbered, (1, b""))
+        lines = _DecodedLines(itertools.chain([first], numbered))
+        reader = csv.reader(lines, strict=True, delimiter=_delimiter(first[1]))
         header = _next_record(reader, lines, name)
         if isinstance(header, InputError):
             raise header
@@ -270,6 +273,12 @@ def _csv_rows(path: Path, name: str) -> Iterator[RawRow]:
             elif record:
                 reason = f"has {len(record)} fields, expected {len(header)} as in the header"
                 yield RawRow(line, InputError(reason, path=name, line=line))
+
+
+def _delimiter(header: bytes) -> str:
+    """What separates the names of the columns: a comma, or what spreadsheets in many languages write instead."""
+    unquoted = re.sub(rb'"[^"]*"', b"", header)
+    return max((",", ";", "\t"), key=lambda mark: unquoted.count(mark.encode()))
 
 
 class _DecodedLines:

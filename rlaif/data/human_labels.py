@@ -17,6 +17,9 @@ from rlaif.records import JudgedComparison, Verdict
 
 _SHOWN = (("response_1", "response_2"), ("response_a", "response_b"))
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
+# Spreadsheets save true and false in the language of their user: German, French, Spanish, Italian, Portuguese, Dutch.
+_FLAGS |= dict.fromkeys(("wahr", "vrai", "verdadero", "vero", "verdadeiro", "waar"), True)
+_FLAGS |= dict.fromkeys(("falsch", "faux", "falso", "onwaar"), False)
 _FORMULA_STARTS = ("'=", "'+", "'-", "'@", "'\t", "'\r")
 """How a text begins that was kept from being a formula in a spreadsheet."""
 
@@ -89,12 +92,14 @@ def read_human_labels(source: object) -> HumanLabels:
     for line, values in rows.read():
         if isinstance(values, InputError):
             raise values
+        if all(value is None or value == "" for value in values.values()):
+            continue  # spreadsheets write empty rows behind the last one
         try:
             row_id = given_id_of(values.get("id"))
             if row_id is None:
                 raise RowFault(f"is missing; the row has: {', '.join(values)}", "id")
             read = _said(values)
-            prob = sampling_prob_of(values.get("sampling_prob"))
+            prob = sampling_prob_of(_with_point(values.get("sampling_prob")))
             if prob is not None and probs.setdefault(row_id, prob) != prob:
                 reason = f"is {prob:g} here and {probs[row_id]:g} in another row of {row_id!r}, expected the same"
                 raise RowFault(reason, "sampling_prob")
@@ -160,6 +165,11 @@ def _said(row: Mapping[str, Any]) -> _Said | None:
             return None
         found = (verdict_named(label, "human_label"),)
     return _Said(found, _flag(row.get("is_swapped"), "is_swapped"), _shown(row), is_votes)
+
+
+def _with_point(number: Any) -> Any:
+    """A number as most of Europe's spreadsheets write it, 0,25, as 0.25."""
+    return number.replace(",", ".") if isinstance(number, str) and number.count(",") == 1 else number
 
 
 def _flag(value: Any, column: str) -> bool:

@@ -277,6 +277,9 @@ def _text(value: Any) -> str:
 def _answers_of(summary: InputSummary, options: JudgedOptions, first: Sequence[Mapping[str, Any]]) -> Answers:
     """Where the judge's answers stand. Raises `InputError` where nowhere, `ConfigError` for a path that is none."""
     if options.judge_column is not None or options.judge_column_ba is not None:
+        if options.judge_column == options.judge_column_ba:
+            given = f"{options.flag} and {options.flag}-ba name the same column {options.judge_column!r}"
+            raise ConfigError(f"{given}, expected the verdicts of each order in one of its own")
         ab, ba = (_recorded_column(path) for path in (options.judge_column, options.judge_column_ba))
         return RecordedAnswers(ab, ba, first=first)
     if "prob_a" in summary.extras:

@@ -3,21 +3,21 @@ each comes from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlaif.data.human_labels import read_human_labels, with_human_labels
-from rlaif.data.judged import JudgedInput, JudgedOptions, aligned_to, check_sampling, read_judged
+from rlaif.data.judged import Aligned, JudgedInput, JudgedOptions, aligned_to, check_sampling, read_judged
 from rlaif.data.sources import ReadOptions
 from rlaif.engine.config import AuditConfig
 from rlaif.engine.run_folder import RunFolder
 from rlaif.errors import InputError
 from rlaif.records import Failure, JudgedComparison
 
-_REPORTED = ("rlaif", "numpy", "scipy", "scikit-learn", "statsmodels", "krippendorff")
+_REPORTED = ("rlaif", "numpy", "scipy", "scikit-learn", "statsmodels")
 _RUN_SETTINGS = ("task", "preamble", "shots", "cot", "constitution", "principles", "orders", "debias", "scoring")
 
 
@@ -79,7 +79,8 @@ def read_inputs(
         source, human, against: Rows in memory, instead of the files that the config names.
 
     Raises:
-        InputError, ConfigError: As `rlaif.data.judged.read_judged` and `rlaif.data.human_labels`.
+        InputError, ConfigError: As `rlaif.data.judged.read_judged` and `rlaif.data.human_labels`; or the two judges
+            have no row in common.
     """
     reading = ReadOptions(config.source.columns, config.seed, config.source.skip_bad_rows)
     options = JudgedOptions(reading, config.judge_column, config.judge_column_ba, config.by, config.cluster)
@@ -128,11 +129,25 @@ def _with_other(
     options = JudgedOptions(reading, *columns, flag="--against-column")
     other = _judged(given if path is None else path, options)
     aligned = aligned_to(inputs.rows, other.read.rows)
+    _check_common(inputs.rows, aligned, other.read)
     facts = {"input": other.read.name, **_facts(other), "rows_with_other_responses": aligned.different}
     name = other.judge
     if name == inputs.judged.judge:  # two prompts of one judge
         name = f"{name} ({other.read.name})"
     return inputs._replace(others=aligned.rows, name_of_other=name, source={**inputs.source, "against": facts})
+
+
+def _check_common(rows: Sequence[JudgedComparison], aligned: Aligned, other: JudgedInput) -> None:
+    """Make sure that two judges have a row in common. Raises `InputError`."""
+    ours = {row.comparison.id for row in rows}
+    if any(row.comparison.id in ours for row in aligned.rows):
+        return
+    if aligned.different:
+        reason = f"has other responses than the input in each of the {aligned.different} rows with the same id"
+        raise InputError(f"{reason}, expected the same comparisons", path=other.name)
+    here, there = other.rows[0].comparison.id, rows[0].comparison.id
+    reason = f"none of its {len(other.rows)} ids is in the input (here {here!r}, there {there!r}), expected the same"
+    raise InputError(f"{reason} ids", path=other.name, column="id")
 
 
 def _run_of(given: object) -> AuditedRun | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rlaif import extras
 from rlaif.auditing.audit import audit_table
 from rlaif.auditing.fitting import FitResult, fit_calibration
 from rlaif.auditing.plots import save_plots
@@ -18,21 +19,24 @@ from rlaif.auditing.report import render_report
 from rlaif.auditing.results import Audit, Figure, Section
 from rlaif.auditing.summary import summary
 from rlaif.auditing.table import AuditTable, build_table
-from rlaif.calibration import save_calibration
+from rlaif.calibration import load_calibration, save_calibration
 from rlaif.config import resolve
 from rlaif.data.files import open_source
 from rlaif.engine.audit_inputs import AuditInputs, read_inputs
 from rlaif.engine.config import AuditConfig
 from rlaif.engine.run_folder import RunFolder
 from rlaif.engine.suggestions import write_suggestions
-from rlaif.errors import BackendNotInstalledError, CalibrationError, ConfigError, InputError, RunFolderError
+from rlaif.errors import CalibrationError, ConfigError, InputError, RunFolderError
 from rlaif.records import JudgedComparison
 
 RESULT = "audit.json"
 REPORT = "report.html"
 SUGGESTED = ("suggested.jsonl", "suggested.csv")
 
-_NEEDED = ("krippendorff", "matplotlib", "scipy", "sklearn", "statsmodels")
+_PLACE = ".audit-"
+"""How the folder is called in which files are drawn that then replace the old ones."""
+
+_NEEDED = ("matplotlib", "scipy", "sklearn", "statsmodels")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class AuditOutcome:
         failures: Rows that could not be read and were skipped; they stand in failures.jsonl.
         title: Of the report.
         files: What was written, the report first.
+        suggested: Rows drawn for annotators; None where none were wanted.
     """
 
     folder: Path
@@ -54,6 +59,7 @@ class AuditOutcome:
     failures: int
     title: str
     files: tuple[Path, ...]
+    suggested: int | None = None
 
 
 class _Audited(NamedTuple):
@@ -65,18 +71,6 @@ class _Audited(NamedTuple):
     @property
     def title(self) -> str:
         return f"Audit of {self.inputs.judged.judge}"
-
-
-def check_installed() -> None:
-    """Make sure that the extra is there, before any work.
-
-    Raises:
-        BackendNotInstalledError: It is not.
-    """
-    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
-        raise BackendNotInstalledError(
-            f"rlaif audit needs {', '.join(missing)}, which an extra brings; run: pip install 'rlaif[audit]'"
-        )
 
 
 def audit_file(
@@ -100,13 +94,13 @@ def audit_file(
         InputError, ConfigError: As `rlaif.data.judged.read_judged` and `rlaif.data.human_labels`.
         CalibrationError: A calibration is wanted, and the labels support none.
     """
-    check_installed()
+    extras.require("audit", _NEEDED, "rlaif audit")
     folder = Path(config.out)
-    _prepare(folder, config)
+    _check(folder, config)
     done = _audited(config, source, human, against, on_step)
     on_step("writing the report")
-    files = _write(folder, config, done)
-    return AuditOutcome(folder, done.audit, done.inputs.rows, len(done.inputs.failures), done.title, files)
+    files, suggested = _write(folder, config, done)
+    return AuditOutcome(folder, done.audit, done.inputs.rows, len(done.inputs.failures), done.title, files, suggested)
 
 
 # --- from the inputs to the figures -----------------------------------------------------------------------------------
@@ -159,21 +153,38 @@ def _fit(config: AuditConfig, inputs: AuditInputs, table: AuditTable) -> FitResu
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
-def _prepare(folder: Path, config: AuditConfig) -> None:
-    """Make the folder, or check that it holds an audit, which may be replaced. Raises `RunFolderError`."""
+def _check(folder: Path, config: AuditConfig) -> None:
+    """Make sure, before any work, that the folder can be made, or holds an audit, which may be replaced; and that a
+    calibration replaces none but an earlier one. Nothing is written. Raises `RunFolderError`."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        is_occupied = any(not entry.name.startswith(".") for entry in folder.iterdir())
+        is_occupied = folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir())
+        place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be used as an output folder ({error.strerror})") from error
-    if not os.access(folder, os.W_OK):
+    if not place.is_dir():
+        raise RunFolderError(f"{folder}: cannot be used as an output folder ({place} is a file)")
+    if not os.access(place, os.W_OK):
         raise RunFolderError(f"{folder}: cannot be used as an output folder (no permission to write)")
+    _check_calibration(config)
     if is_occupied and not (folder / RESULT).is_file():
         raise RunFolderError(f"{folder}: is not empty and holds no {RESULT}; choose another folder with -o")
     if config.suggest is not None:
         for path in (folder / name for name in SUGGESTED):
             if path.exists() and not _is_blank(path):
                 raise RunFolderError(f"{path}: somebody has written labels into it; choose another folder with -o")
+
+
+def _check_calibration(config: AuditConfig) -> None:
+    if config.fit_calibration is None:
+        return
+    path = Path(config.fit_calibration)
+    if path.is_dir():
+        raise RunFolderError(f"{path}: is a folder, expected the name of a file for the calibration")
+    if path.exists():
+        try:
+            load_calibration(path)
+        except InputError as error:
+            raise RunFolderError(f"{path}: holds something else than a calibration; choose another file") from error
 
 
 def _is_blank(path: Path) -> bool:
@@ -184,22 +195,29 @@ def _is_blank(path: Path) -> bool:
         return False
 
 
-def _write(folder: Path, config: AuditConfig, done: _Audited) -> tuple[Path, ...]:
-    """Every file of an audit, each replaced in one step."""
+def _write(folder: Path, config: AuditConfig, done: _Audited) -> tuple[tuple[Path, ...], int | None]:
+    """Every file of an audit, each replaced in one step; and how many rows were drawn for annotators."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in folder.glob(f"{_PLACE}*"):  # of an audit that was killed
+            shutil.rmtree(unfinished)
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be used as an output folder ({error.strerror})") from error
     files = RunFolder(folder, "audit")
     # First, so that a folder which was left half written is still known for ours.
     files.replace(RESULT, result_text(done.audit))
     report = render_report(done.audit, done.inputs.rows, title=done.title, tie_band=config.tie_band)
     files.replace(REPORT, report)
-    written = [folder / REPORT, folder / RESULT, *_replace_drawn(folder, config, done)]
-    if done.inputs.failures or config.source.skip_bad_rows:
+    drawn, suggested = _replace_drawn(folder, config, done)
+    written = [folder / REPORT, folder / RESULT, *drawn]
+    if done.inputs.failures or config.source.skip_bad_rows or (folder / "failures.jsonl").exists():
         files.write_failures(done.inputs.failures)
         written.append(folder / "failures.jsonl")
     if done.fitted is not None and config.fit_calibration is not None:
         path = Path(config.fit_calibration)
         save_calibration(done.fitted.calibration, path)
         written.append(path)
-    return tuple(written)
+    return tuple(written), suggested
 
 
 def result_text(audit: Audit) -> str:
@@ -207,16 +225,20 @@ def result_text(audit: Audit) -> str:
     return json.dumps(audit.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _replace_drawn(folder: Path, config: AuditConfig, done: _Audited) -> list[Path]:
+def _replace_drawn(folder: Path, config: AuditConfig, done: _Audited) -> tuple[list[Path], int | None]:
     """The plots of this audit, and none of an earlier one; the files for annotators, where they are wanted."""
     try:
-        with tempfile.TemporaryDirectory(prefix=".audit-", dir=folder) as place:
+        with tempfile.TemporaryDirectory(prefix=_PLACE, dir=folder) as place:
             new = save_plots(done.audit, Path(place))
+            suggested = None
             if config.suggest is not None:
-                new += write_suggestions(done.inputs.rows, done.table, config.suggest, config.seed, Path(place)).paths
+                paths, suggested = write_suggestions(
+                    done.inputs.rows, done.table, config.suggest, config.seed, Path(place)
+                )
+                new += paths
             for old in folder.glob("*.png"):
                 old.unlink()
-            return [path.replace(folder / path.name) for path in new]
+            return [path.replace(folder / path.name) for path in new], suggested
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be written into ({error.strerror})") from error
 
@@ -261,7 +283,7 @@ class AuditReport:
         """
         path = Path(path).expanduser()
         if path.suffix not in (".html", ".json"):
-            _prepare(path, self._config)
+            _check(path, self._config)
             _write(path, self._config, self._done)
             return path
         try:
@@ -305,7 +327,7 @@ def audit(
     >>> audit(rows, resamples=100)["agreement"].value
     1.0
     """
-    check_installed()
+    extras.require("audit", _NEEDED, "rlaif audit")
     flags = {
         **settings,
         "input": str(rows) if isinstance(rows, str | Path) else "rows",
@@ -319,7 +341,7 @@ def audit(
     if out is None and config.suggest is not None:
         raise ConfigError("suggest: needs out, the folder that the annotators' files are written into")
     if out is not None:
-        _prepare(Path(out), config)
+        _check(Path(out), config)
     human, against = (None if isinstance(value, str | Path) else value for value in (human, against))
     done = _audited(config, None if isinstance(rows, str | Path) else rows, human, against, lambda _: None)
     if out is not None:

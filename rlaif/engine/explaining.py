@@ -63,7 +63,10 @@ def config_of_run(folder: RunFolder) -> tuple[RunKind[Any, Any, Any], RunConfig,
     known = folder.read()
     if known is None or known.get("command") not in RUNS:
         commands = " or ".join(f"`rlaif {command}`" for command in RUNS)
-        raise RunFolderError(f"{folder.path}: is no run of {commands} (no such run.json)")
+        found = "no run.json" if known is None else f"a run of `rlaif {known.get('command')}`"
+        hint = "; see report.html in it" if (folder.path / "report.html").is_file() else ""
+        hint = "; see probe.json in it" if known is not None and known.get("command") == "probe" else hint
+        raise RunFolderError(f"{folder.path}: holds {found}, expected a run of {commands}{hint}")
     judged = RUNS[known["command"]]
     return judged.kind, resolve(judged.config, None, known["config"]), known
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib.util
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlaif import extras
 from rlaif.auditing.probe_findings import findings
 from rlaif.auditing.probe_items import load_items
 from rlaif.auditing.probe_results import LEAST_RATE, ProbeReport, as_json, evaluate
@@ -29,7 +29,7 @@ from rlaif.engine.rows import Judging, pairwise_panel
 from rlaif.engine.run_folder import RunFolder, versions
 from rlaif.engine.running import PROGRESS_SECONDS, without_queries
 from rlaif.engine.window import map_in_order
-from rlaif.errors import BackendNotInstalledError, ConfigError, did_you_mean
+from rlaif.errors import ConfigError, did_you_mean
 from rlaif.judge.base import Ask, LabelJudge
 from rlaif.judge.constitutions import Constitution
 from rlaif.judge.pairwise import Call, PairwiseJudge
@@ -78,18 +78,6 @@ class ProbeOutcome:
     progress: Progress
 
 
-def check_installed() -> None:
-    """Make sure that the extra is there, before any work.
-
-    Raises:
-        BackendNotInstalledError: It is not.
-    """
-    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
-        raise BackendNotInstalledError(
-            f"rlaif probe needs {', '.join(missing)}, which an extra brings; run: pip install 'rlaif[audit]'"
-        )
-
-
 def probe(
     config: ProbeConfig,
     listener: Listener | None = None,
@@ -119,7 +107,7 @@ async def run_probe(
     Raises:
         RlaifError: One of the tree; with a folder, what was answered until then is kept, and the same call resumes.
     """
-    check_installed()
+    extras.require("audit", _NEEDED, "rlaif probe")
     probes = chosen_probes(config.only)
     constitution = constitution_of(config)
     opened = backends if backends is not None else open_backends(config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import os
 import signal
 import socket
@@ -12,10 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rlaif import extras
 from rlaif.data.completions import candidates_of
 from rlaif.engine.judges import askers_for, judgings_for, open_backends
 from rlaif.engine.rows import rating_panel
-from rlaif.errors import BackendNotInstalledError, ConfigError, JudgmentError
+from rlaif.errors import ConfigError, JudgmentError
 from rlaif.judge.rating import RatingJudge
 from rlaif.records import Candidates, Rating
 from rlaif.serving.config import ServeConfig
@@ -52,18 +52,6 @@ class Listener:
     on_fault: Callable[[Exception], None] = lambda _: None
 
 
-def check_installed() -> None:
-    """Make sure that the extra is there, before any work.
-
-    Raises:
-        BackendNotInstalledError: It is not.
-    """
-    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
-        raise BackendNotInstalledError(
-            f"the endpoint needs {', '.join(missing)}, which an extra brings; run: pip install 'rlaif[serve]'"
-        )
-
-
 def serve(config: ServeConfig, listener: Listener | None = None) -> None:
     """Answer requests until SIGINT or SIGTERM; blocks. Only for the main thread.
 
@@ -75,7 +63,7 @@ def serve(config: ServeConfig, listener: Listener | None = None) -> None:
         ConfigError: The judge, or the address, cannot be used.
         BackendUnusableError: A model of this process cannot be loaded.
     """
-    check_installed()
+    extras.require("serve", _NEEDED, "the endpoint")
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(config, listener or Listener()))
 

@@ -80,12 +80,12 @@ def test_swap_figures_know_neither_a_nor_weights(seed):
 
 
 def test_hand_worked_length_figures():
-    # The longer one is a, a, b, b, none, a, a; the judge goes for it in rows 1, 3, people in rows 1, 2, 3.
+    # The longer one is a, a, b, b, none, a, a; the judge goes for it in rows 1, 3, people in rows 1, 2, 3. Ten times.
     table = table_of(
-        [0.9, 0.2, 0.1, 0.8, 0.9, 0.5, 0.9],
-        [A, A, B, A, A, A, TIE],
-        length_a=[9, 9, 2, 2, 5, 9, 9],
-        length_b=[1, 1, 3, 3, 5, 1, 1],
+        [0.9, 0.2, 0.1, 0.8, 0.9, 0.5, 0.9] * 10,
+        [A, A, B, A, A, A, TIE] * 10,
+        length_a=[9, 9, 2, 2, 5, 9, 9] * 10,
+        length_b=[1, 1, 3, 3, 5, 1, 1] * 10,
     )
     found = length_statistics(table)
     assert values(found) == pytest.approx(
@@ -99,6 +99,16 @@ def test_hand_worked_length_figures():
             "human_prefers_longer": 4 / 5,  # and row 6, where the judge says tie
         }
     )
+
+
+def test_an_effect_takes_rows_on_either_side():
+    # Nine rows where people prefer the shorter one may all be right by chance, which resampling takes for certain.
+    lengths = {"length_a": [9] * 40, "length_b": [1] * 40}
+    effect = length_statistics(table_of([A] * 40, [A] * 31 + [B] * 9, **lengths))["length_effect.difference"]
+    assert math.isnan(effect.value())
+    assert effect.why.startswith("it takes 10 rows where people prefer the longer response")
+    enough = length_statistics(table_of([A] * 40, [A] * 30 + [B] * 10, **lengths))["length_effect.difference"]
+    assert enough.value() == 1.0
 
 
 def test_weights_count_a_row_as_often():
@@ -134,22 +144,22 @@ def test_a_fair_judge_has_no_effect_whatever_people_prefer(accuracy):
 @pytest.mark.parametrize(
     ("figures", "arrays"),
     [
-        (length_statistics, {"length_a": [9, 9, 1, 1], "length_b": [1, 1, 9, 9]}),
+        (length_statistics, {"length_a": [9, 9, 1, 1] * 5, "length_b": [1, 1, 9, 9] * 5}),
         (
             style_statistics,
-            {"style_a": np.outer([1, 1, 0, 0], [0, 2, 1]), "style_b": np.outer([0, 0, 1, 1], [1, 2, 3])},
+            {"style_a": np.outer([1, 1, 0, 0] * 5, [0, 2, 1]), "style_b": np.outer([0, 0, 1, 1] * 5, [1, 2, 3])},
         ),
         (
             addressed_statistics,
-            {"addresses_judge_a": [True, True, False, False], "addresses_judge_b": [False, False, True, True]},
+            {"addresses_judge_a": [True, True, False, False] * 5, "addresses_judge_b": [False, False, True, True] * 5},
         ),
     ],
 )
 def test_a_judge_that_looks_at_nothing_else_has_an_effect_of_one(figures, arrays):
-    found = values(figures(table_of([A, A, B, B], [A, B, A, B], **arrays)))
+    found = values(figures(table_of([A, A, B, B] * 5, [A, B, A, B] * 5, **arrays)))
     effect = next(value for name, value in found.items() if name.endswith("effect.difference"))
     assert effect == 1.0
-    reversed_judge = values(figures(table_of([B, B, A, A], [A, B, A, B], **arrays)))
+    reversed_judge = values(figures(table_of([B, B, A, A] * 5, [A, B, A, B] * 5, **arrays)))
     assert next(value for name, value in reversed_judge.items() if name.endswith("effect.difference")) == -1.0
 
 

@@ -109,3 +109,17 @@ def test_what_lengths_make_of_the_labels() -> None:
     assert length_share(np.array([0.0, 0.0, 0.0]), evidence) == 0.0
     assert length_share(np.array([4.0, 1.0, 0.0]), evidence) > 0.9
     assert length_share(np.array([0.0, 0.1, 0.0]), evidence) < 0.1
+
+
+@pytest.mark.parametrize("debias", ["mean-prob", "mean-logit"])
+def test_what_no_rows_tell_has_no_interval(debias: str) -> None:
+    people = [1.0, 0.0] * 50
+    # Only the slot matters, by as much in every row: nothing is left for the temperature, nor for equal lengths.
+    slot_only = table_of([0.5] * 100, people, prob_a_ab=[0.9] * 100, prob_a_ba=[0.1] * 100)
+    # A single row that is no tie.
+    one_row = table_of([0.6] + [0.5] * 99, people)
+    for table in (slot_only, one_row):
+        evidence = evidence_of(table, everything(table), debias)  # type: ignore[arg-type]
+        figures = intervals(minimum(evidence, everything(table)), evidence, table.clusters)
+        for name in ("temperature", "length_slope"):
+            assert (figures[name].low, figures[name].why) == (None, "the rows do not tell it")

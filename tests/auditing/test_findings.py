@@ -342,6 +342,37 @@ def test_kappa_misleads_where_labels_are_unequal() -> None:
     assert "imbalance" not in names(findings(audit(figures, confusion=equal)))
 
 
+def test_labels_of_one_side_accuse_no_judge_of_chance() -> None:
+    # People always prefer A: kappa is 0 for every judge, this one that is right on 80 % of the rows too.
+    all_a = ((320.0, 0.0, 80.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    figures = {"cohen_kappa": Figure(0.0, -0.05, 0.05, 400)}
+    counts = {"rows_judged": 400, "rows_judged_both_orders": 0}
+    found = findings(replace(audit(figures, confusion=all_a), counts=counts))
+    assert names(found) == ["agreement", "one-sided"]
+    assert "response A in all of the 400 rows" in found[1].text
+    # Seen in either place, a response does not give away that it is A.
+    found = findings(replace(audit(figures, confusion=all_a), counts={**counts, "rows_judged_both_orders": 390}))
+    assert names(found) == ["agreement"]
+
+
+def test_a_judge_right_on_either_side_is_not_random_however_rare_one_is() -> None:
+    figures = {"cohen_kappa": Figure(0.06, -0.02, 0.14, 400)}
+    right_on_both = ((317.0, 0.0, 79.0), (0.0, 0.0, 0.0), (1.0, 0.0, 3.0))  # 80 % of the A's, 3 of 4 B's
+    says_a = ((380.0, 0.0, 16.0), (0.0, 0.0, 0.0), (4.0, 0.0, 0.0))
+    assert names(findings(audit(figures, confusion=right_on_both))) == ["agreement"]
+    assert names(findings(audit(figures, confusion=says_a))) == ["random"]
+
+
+def test_a_judge_that_says_the_opposite_does_not_lean_to_what_people_reject() -> None:
+    # People take the longer response on 38 %, the judge on the other 62 %: mixed-up columns, not a bias.
+    figures = {
+        "agreement": around(0.02, 0.01),
+        "length_effect": {"longer": around(0.02, n=150), "shorter": around(0.02, n=250), "difference": around(0.0)},
+        "length_bias": {"judge": around(0.62, 0.05), "human": around(0.38, 0.05), "difference": around(0.24, 0.06)},
+    }
+    assert names(findings(audit(figures))) == ["agreement"]
+
+
 # All together.
 
 

@@ -108,6 +108,22 @@ def test_what_is_missing_is_said():
     assert only(auc_of([], [])).value is None
 
 
+def test_an_area_under_the_curve_is_no_surer_than_its_rarer_side():
+    # Drawn again, a single positive has no spread: the interval is Wilson's at one cluster.
+    scores = np.random.default_rng(0).random(200)
+    value = (scores[0] > scores[1:]).mean()
+    figure = only(auc_of(scores, np.arange(200) < 1))
+    assert (figure.low, figure.high) == pytest.approx(wilson_interval(value, 1))
+    # A normal score shifted by 1 has an area of Phi(1 / sqrt(2)) = 0.760; with 4 positives, the interval holds it.
+    held = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        positives = np.arange(200) < 4
+        figure = only(auc_of(rng.normal(size=200) + positives, positives), resamples=300)
+        held += figure.low <= 0.7602 <= figure.high
+    assert held >= 90
+
+
 @given(st.integers(0, 10_000))
 def test_intervals_hold_the_value_and_stay_within_bounds(seed):
     rng = np.random.default_rng(seed)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -75,6 +76,15 @@ def test_captions_say_what_is_drawn() -> None:
     assert "Where the judge says 95.0 % on average, people prefer A in 81.5 %" in captions["reliability"]
     assert "A shown first: 66.0 %; B shown first: 58.0 %; both orders: 62.1 %" in captions["first_slot"]
     assert "in 75.0 % of the 200 rows where people prefer A" in captions["confusion"]
+
+
+def test_points_of_different_sizes_are_said_to_be_so() -> None:
+    audit = full_audit()
+    few, *others = audit.reliability
+    few = replace(few, human_a=replace(few.human_a, n=7))
+    most = max(each.human_a.n for each in others)
+    caption = plots(replace(audit, reliability=(few, *others)))[0].caption
+    assert f"Each point holds 7 to {most} rows of similar probability" in caption
 
 
 def test_weighted_confusion_shows_fractions() -> None:

@@ -40,7 +40,7 @@ def people_of(rng: np.random.Generator, count: int, slope: float) -> AuditTable:
 def asked(table: AuditTable, rows: np.ndarray[tuple[int], np.dtype[np.int64]], probs: FloatArray) -> AuditTable:
     human, weights = np.full(len(table), np.nan), np.ones(len(table))
     human[rows], weights[rows] = table.human[rows], 1 / probs[rows]
-    return replace(table, human=human, weights=weights, is_sampled=True)
+    return replace(table, human=human, weights=weights)
 
 
 def test_hand_worked() -> None:
@@ -162,3 +162,10 @@ def test_what_it_says_of_too_few_and_of_all() -> None:
 def test_where_all_labels_are_alike_it_is_wilson_s() -> None:
     figure = figures_of(table_of([0.9] * 50, [1.0] * 30 + [None] * 20))["agreement"]
     assert bounds(figure) == pytest.approx((1.0, *wilson_interval(1.0, 30)))
+
+
+def test_the_interval_holds_a_value_of_one() -> None:
+    table = table_of([0.9] * 200, [1.0] * 10 + [None] * 190)
+    figure = prediction_powered(table)["agreement"]
+    assert isinstance(figure, Figure)
+    assert (figure.value, figure.high) == (1.0, 1.0)

@@ -222,3 +222,9 @@ def test_the_head_names_what_was_audited_and_a_demonstration_judge() -> None:
     assert "judge builtin:tiny" in words.replace("judgebuiltin", "judge builtin")
     assert "its labels are not for training" in words
     assert "not for training" not in rendered().words
+
+
+def test_the_head_leaves_out_what_is_empty() -> None:
+    names = re.findall("<dt>(.*?)</dt>", render_report(full_audit(source={"judge": "j", "by": []}), [], title="T"))
+    assert "judge" in names
+    assert "by" not in names

@@ -53,7 +53,6 @@ def test_rows_become_arrays():
     assert table.human.tolist() == pytest.approx([1.0, 0.5, NONE], nan_ok=True)
     assert table.votes.tolist() == [[2, 1, 0], [0, 0, 0], [0, 0, 0]]
     assert table.weights.tolist() == [4.0, 1.0, 1.0]
-    assert table.is_sampled
     assert table.length_a.tolist() == [17, 1, 1]
     assert table.style_a.tolist() == [[2, 0, 1], [0, 0, 0], [0, 0, 0]]
     assert table.addresses_judge_b.tolist() == [True, False, False]
@@ -65,7 +64,6 @@ def test_no_rows_are_a_table_too():
     table = build_table([])
     assert len(table) == 0
     assert (table.votes.shape, table.style_a.shape) == ((0, 3), (0, 3))
-    assert not table.is_sampled
 
 
 def test_taking_rows_numbers_clusters_anew():

@@ -124,6 +124,20 @@ def test_without_human_labels_it_says_how_to_get_some(capsys: pytest.CaptureFixt
     assert audited()["agreement"]["value"] is None
 
 
+def test_it_says_how_other_files_met_the_input(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = make_rows(40)
+    write(rows)
+    labels = [{"id": row["id"], "human_label": 1 if n < 30 else None} for n, row in enumerate(rows)]
+    write([*labels, {"id": "elsewhere", "human_label": 2}], "labels.jsonl")
+    write([*({**row, "response_1": "another"} for row in rows[:5]), *rows[5:]], "other.jsonl")
+    more = ("--human", "labels.jsonl", "--against", "other.jsonl", "--against-column", VERDICTS[1], "--suggest", "90")
+    assert main(["audit", "in.jsonl", "-o", "audit", *VERDICTS, *FAST, *more]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "labels of labels.jsonl: 30 rows, 10 without a label yet, 1 whose id is not in the input" in out
+    assert "against 5 rows have other responses there, and were left out" in out
+    assert "to label 40 rows (the judge answered no more than 40) in audit/suggested.csv" in out
+
+
 def test_settings_from_a_file_and_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     write(make_rows(30))
     Path("audit.yaml").write_text(

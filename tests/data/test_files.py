@@ -93,6 +93,13 @@ def test_csv_lines_are_those_where_rows_begin(tmp_path):
     assert [row.line for row in open_source(path).read()] == [2, 4]  # row 1 holds a line break
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_csv_of_a_spreadsheet_may_be_parted_otherwise(tmp_path, mark):
+    path = tmp_path / "r.csv"
+    path.write_bytes(f'\ufeff"id"{mark}"a, b"{mark}c\r\n1{mark}"x{mark}y"{mark}2,5\r\n'.encode())
+    assert [row.values for row in open_source(path).read()] == [{"id": "1", "a, b": f"x{mark}y", "c": "2,5"}]
+
+
 def test_a_csv_field_may_be_very_long(tmp_path):
     path = tmp_path / "r.csv"
     as_csv(path, [{"prompt": "p", "response_a": "x" * 300_000, "response_b": "b"}])

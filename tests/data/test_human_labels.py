@@ -151,3 +151,15 @@ def test_an_apostrophe_against_formulas_is_taken_off():
     said, found = joined(labels, rows)
     assert said == {"=1+1": (B, ()), "r2": (A, ())}
     assert found.rows[0].sampling_prob == 0.5
+
+
+def test_a_file_that_a_german_spreadsheet_saved():
+    labels = [
+        {"id": "r1", "human_label": "1", "sampling_prob": "0,25", "is_swapped": "WAHR"},
+        {"id": "r2", "human_label": "1", "sampling_prob": "2,5E-01", "is_swapped": "FALSCH"},
+        {"id": "", "human_label": "", "sampling_prob": "", "is_swapped": ""},
+    ]
+    said, found = joined(labels)
+    assert (said["r1"][0], said["r2"][0], found.labelled) == (B, A, 2)
+    assert [row.sampling_prob for row in found.rows] == [0.25, 0.25, None]
+    assert read_human_labels(labels).unlabelled == 0

@@ -375,3 +375,8 @@ class TestAlignment:
         others = read_judged([row(1, prob_a=0.6) | {"response_1": "z"}, row(2, prob_a=0.1)]).rows
         found = aligned_to(mine, others)
         assert ([each.comparison.id for each in found.rows], found.different) == (["r2"], 1)
+
+
+def test_one_column_is_not_of_both_orders():
+    with pytest.raises(ConfigError, match="--judge-column and --judge-column-ba name the same column 'v'"):
+        read_judged([row(1, v="a")], JudgedOptions(judge_column="v", judge_column_ba="v"))

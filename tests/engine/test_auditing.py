@@ -100,6 +100,30 @@ class TestFiles:
             audit_file(AuditConfig(write(tmp_path / "in.jsonl", rows()), str(tmp_path / "out"), resamples=100))
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
 
+    def test_wrong_use_leaves_no_folder(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "in.jsonl", rows())
+        out = tmp_path / "new" / "out"
+        for wrong in ({"cluster": "nowhere"}, {"by": ("nowhere",)}, {"judge_column": "nowhere"}, {"human": "nowhere"}):
+            with pytest.raises(InputError):
+                audit_file(AuditConfig(path, str(out), **wrong))  # type: ignore[arg-type]
+        with pytest.raises(RunFolderError, match=r"in\.jsonl is a file"):
+            audit_file(AuditConfig(path, f"{path}/out"))
+        assert [each.name for each in tmp_path.iterdir()] == ["in.jsonl"]
+
+    def test_what_a_killed_audit_drew_is_removed(self, tmp_path: Path) -> None:
+        (tmp_path / "out" / ".audit-1").mkdir(parents=True)
+        (tmp_path / "out" / ".audit-1" / "half.png").write_bytes(b"half")
+        audit_file(AuditConfig(write(tmp_path / "in.jsonl", rows()), str(tmp_path / "out"), resamples=100))
+        assert not (tmp_path / "out" / ".audit-1").exists()
+
+    def test_a_calibration_replaces_no_other_file(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "in.jsonl", rows())
+        before = Path(path).read_bytes()
+        for file, message in ((path, "holds something else than a calibration"), (str(tmp_path), "is a folder")):
+            with pytest.raises(RunFolderError, match=message):
+                audit_file(AuditConfig(path, str(tmp_path / "out"), fit_calibration=file))
+        assert Path(path).read_bytes() == before
+
     def test_rows_that_cannot_be_read_are_listed_when_skipped(self, tmp_path: Path) -> None:
         path = write(tmp_path / "in.jsonl", [*rows(), {**rows()[0], "id": "bad", "prob_a": 3}])
         config = AuditConfig(path, str(tmp_path / "out"), resamples=100, source=SourceConfig(skip_bad_rows=True))
@@ -158,6 +182,14 @@ class TestRuns:
         assert found.against is not None
         assert found.against.name == "votes.y.order_12"
         assert found.against.other_agreement.value == pytest.approx(8 / 12)
+
+    def test_judges_without_a_common_row_cannot_be_compared(self) -> None:
+        others = [{**row, "id": f"other-{row['id']}"} for row in rows()]
+        with pytest.raises(InputError, match=r"none of its 12 ids is in the input \(here 'other-r0', there 'r0'\)"):
+            audit(rows(), against=others, **FEW)
+        others = [{**row, "response_a": "another"} for row in rows()]
+        with pytest.raises(InputError, match="has other responses than the input in each of the 12 rows"):
+            audit(rows(), against=others, **FEW)
 
     def test_another_file_needs_answers_too(self) -> None:
         without = [{key: value for key, value in row.items() if key != "prob_a"} for row in rows()]
@@ -242,7 +274,7 @@ class TestCalibration:
         with pytest.raises(CalibrationError):
             audit(self.judged(10), fit_calibration=str(tmp_path / "c.json"), out=tmp_path / "out", **FEW)
         assert not (tmp_path / "c.json").exists()
-        assert list((tmp_path / "out").iterdir()) == []
+        assert not (tmp_path / "out").exists()
 
     def test_calibrated_probabilities_are_not_fitted_again(self) -> None:
         table = [{**row, "raw_prob_a": row["prob_a"]} for row in self.judged(100)]
