@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from rlaif.backends.registry import is_demonstration
 from rlaif.cli.arguments import CommandLine, parse
 from rlaif.cli.progress import display_for, money
-from rlaif.cli.runs import REAL_JUDGE, aligned, done_so_far, has_results, nearby
-from rlaif.cli.terminal import one_line, print_traceback_if_asked, say
+from rlaif.cli.runs import REAL_JUDGE, aligned, finish, nearby
+from rlaif.cli.terminal import one_line, say
 from rlaif.engine.config import ProbeConfig
-from rlaif.errors import BudgetExceededError, RlaifError
 from rlaif.visibility import visible
 
 if TYPE_CHECKING:
@@ -48,33 +47,19 @@ class ProbeCommand:
 def run(argv: Sequence[str]) -> int:
     """Run the command; returns the exit code."""
     command = parse(ProbeCommand, argv, LINE)
-    from rlaif.cli.interruption import run_interruptible
     from rlaif.engine.probing import run_probe
 
     config = command.run
     typed = shlex.join([*LINE.prog.split(), *argv])
-    resume = f"resume with: {typed}" if config.out else "give -o DIR to be able to resume"
-    kept = "; what is done is kept" if config.out else ""
     display = display_for(is_quiet=command.quiet)
-    work = run_probe(config, display, command=typed)
-    try:
-        outcome = run_interruptible(
-            work, on_stopping=lambda: display.on_message(f"stopping{kept} (again: stop at once)")
-        )
-    except KeyboardInterrupt:
-        display.close()
-        say(f"interrupted{done_so_far(display)}; {resume}")
+    outcome = finish(
+        run_probe(config, display, command=typed),
+        display,
+        resume=f"resume with: {typed}" if config.out else "give -o DIR to be able to resume",
+        kept="; what is done is kept" if config.out else "",
+    )
+    if outcome is None:
         return 130
-    except RlaifError as error:
-        display.close()
-        if not isinstance(error, BudgetExceededError) and not has_results(display):
-            raise
-        print_traceback_if_asked()
-        say(f"{error.error_name}: {error}")
-        say(f"stopped{done_so_far(display)}{kept}; when that is mended, {resume}")
-        return 130
-    finally:
-        display.close()
     if not command.quiet:
         print(visible(summary(outcome, config)))
     return _exit_code(outcome, config)

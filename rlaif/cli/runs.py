@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlaif.backends.registry import is_demonstration
 from rlaif.cli.arguments import CommandLine
@@ -19,6 +19,8 @@ from rlaif.visibility import visible
 if TYPE_CHECKING:
     from rlaif.engine.estimating import Estimate
     from rlaif.engine.running import RunKind, RunOutcome
+
+Outcome = TypeVar("Outcome")
 
 REAL_JUDGE = "--judge openai:gpt-4.1-mini"
 
@@ -33,32 +35,49 @@ def run_or_estimate(
 
 
 def _run(kind: RunKind[Any, Any, Any], config: RunConfig, typed: str, *, is_quiet: bool) -> int:
-    from rlaif.cli.interruption import run_interruptible
     from rlaif.engine.running import run
 
     display = display_for(is_quiet=is_quiet)
-    work = run(kind, config, display, command=typed)
-    try:
-        outcome = run_interruptible(
-            work, on_stopping=lambda: display.on_message("stopping; what is done is kept (again: stop at once)")
-        )
-    except KeyboardInterrupt:
-        display.close()
-        say(f"interrupted{done_so_far(display)}; resume with: {typed}")
+    outcome = finish(run(kind, config, display, command=typed), display, resume=f"resume with: {typed}")
+    if outcome is None:
         return 130
-    except RlaifError as error:
-        display.close()
-        if not isinstance(error, BudgetExceededError) and not has_results(display):
-            raise
-        print_traceback_if_asked()
-        say(f"{error.error_name}: {error}")
-        say(f"stopped{done_so_far(display)}; what is done is kept; when that is mended, resume with: {typed}")
-        return 130
-    finally:
-        display.close()
     if not is_quiet:
         print(visible(summary(kind, outcome, config)))
     return 3 if outcome.failures else 0
+
+
+def finish(
+    work: Coroutine[Any, Any, Outcome], display: RunDisplay, *, resume: str, kept: str = "; what is done is kept"
+) -> Outcome | None:
+    """Do work that a person may interrupt, and that goes on where it was.
+
+    Args:
+        work: Told to stop by Ctrl-C; its first errors are raised, later ones said.
+        display: Closed at the end.
+        resume: How to go on, as a sentence without an end.
+        kept: What becomes of what is done, to append to a sentence.
+
+    Returns:
+        The outcome; None when it was stopped, which has been said.
+    """
+    from rlaif.cli.interruption import run_interruptible
+
+    try:
+        return run_interruptible(work, on_stopping=lambda: display.on_message(f"stopping{kept} (again: stop at once)"))
+    except KeyboardInterrupt:
+        display.close()
+        say(f"interrupted{_done_so_far(display)}; {resume}")
+        return None
+    except RlaifError as error:
+        display.close()
+        if not isinstance(error, BudgetExceededError) and not _has_results(display):
+            raise
+        print_traceback_if_asked()
+        say(f"{error.error_name}: {error}")
+        say(f"stopped{_done_so_far(display)}{kept}; when that is mended, {resume}")
+        return None
+    finally:
+        display.close()
 
 
 def _estimate(kind: RunKind[Any, Any, Any], config: RunConfig) -> int:
@@ -69,12 +88,12 @@ def _estimate(kind: RunKind[Any, Any, Any], config: RunConfig) -> int:
     return 0
 
 
-def has_results(display: RunDisplay) -> bool:
+def _has_results(display: RunDisplay) -> bool:
     """Whether anything has been judged."""
     return display.latest is not None and display.latest.rows_done > display.latest.failures
 
 
-def done_so_far(display: RunDisplay) -> str:
+def _done_so_far(display: RunDisplay) -> str:
     """How far a run came, for the end of a sentence; "" before its start."""
     latest = display.latest
     return f" after {latest.rows_done:,} of {latest.rows_total:,} rows" if latest is not None else ""
