@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -37,7 +38,10 @@ _CARDS = (
     "length_bias.difference", "ece", "auc", "brier",
 )  # fmt: skip
 _MOST_CARDS = 8
-_MAIN_SOURCE = ("judge", "input", "human", "by", "cluster")  # the rest stands at the end of the page
+_MAIN_SOURCE = {
+    "judge": "judge", "input": "input", "human": "human labels from", "by": "split by", "cluster": "rows resampled by",
+}  # fmt: skip
+"""What the head of the page says of the source, and how it calls it; the rest stands at the end."""
 _GROUP_COLUMNS = ("agreement", "cohen_kappa", "swap_consistency", "first_position_rate", "length_bias.difference")
 _ORDER_NAMES = {"ab": "A shown first", "ba": "B shown first"}
 _SEVERITIES = {"good": ("✓", "Good"), "note": ("i", "Note"), "warning": ("!", "Warning"), "serious": ("✕", "Serious")}
@@ -127,7 +131,9 @@ def render_report(audit: Audit, rows: Sequence[JudgedComparison], *, title: str,
         panel=_panel(audit),
         calibration=_flat(audit.calibration or {}),
         source=_flat(audit.source),
-        main_source=_flat({name: audit.source[name] for name in _MAIN_SOURCE if audit.source.get(name)}),
+        main_source=_flat(
+            {label: audit.source[name] for name, label in _MAIN_SOURCE.items() if audit.source.get(name)}
+        ),
         is_demonstration=audit.source.get("is_demonstration") is True,
         found=len(found),
         shown=len(shown),
@@ -300,6 +306,16 @@ def _asset(name: str) -> str:
     return text
 
 
+_FLAG = re.compile(r"(--[a-z][a-z-]*)")
+
+
+def _prose(text: str) -> Markup:
+    """A sentence whose numbers keep their per cent signs, and whose flags stay whole, at the end of a line."""
+    parts = _FLAG.split(visible(text).replace(" %", "\u00a0%"))
+    whole = Markup('<span class="flag">{}</span>')
+    return Markup("").join(whole.format(part) if at % 2 else part for at, part in enumerate(parts))
+
+
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
@@ -310,6 +326,5 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["visible"] = lambda value: visible(str(value))
-    # A number and its per cent sign stay on one line.
-    environment.filters["prose"] = lambda value: visible(str(value)).replace(" %", "\u00a0%")
+    environment.filters["prose"] = _prose
     return environment.get_template("report.html.jinja")
