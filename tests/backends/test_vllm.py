@@ -24,7 +24,7 @@ from rlaif.backends.vllm import VllmBackend, _Call
 from rlaif.errors import BackendUnusableError, ConfigError, PromptTooLongError, RequestRefusedError
 from rlaif.judge.config import JudgeConfig
 from rlaif.judge.scoring import candidate_distribution
-from rlaif.records import RATING_LABELS, CandidateLogprobs, GenerateRequest, Message, ScoreRequest, Segment
+from rlaif.records import RATING_LABELS, CandidateLogprobs, GenerateRequest, Generation, Message, ScoreRequest, Segment
 from tests.backends.conftest import BUILTIN
 from tests.backends.contract import LABELS, BackendContract, messages
 from tests.backends.judging import compare, example_comparisons, example_responses, rate
@@ -315,12 +315,17 @@ async def test_a_dead_engine_fails_its_calls_and_leaves_nothing(
     family = [keeper, *descendants(keeper)]
     host = descendants(keeper)[0]
     core = next(pid for pid in family if "EngineCore" in command_of(pid))
-    waiting = [asyncio.ensure_future(backend.generate(GenerateRequest(messages(text), 450))) for text in "abc"]
-    while len(backend._asked) < 3:
+    # More than it can finish while this test is kept from its turn on a busy machine.
+    requests = [GenerateRequest(messages(f"{number}"), 450) for number in range(24)]
+    waiting = [asyncio.ensure_future(backend.generate(request)) for request in requests]
+    while backend._last_number < 1 + len(requests):
         await asyncio.sleep(0.01)
     os.kill({"keeper": keeper, "host": host, "core": core}[victim], signal.SIGKILL)
-    errors = await asyncio.gather(*waiting, return_exceptions=True)
-    errors += await asyncio.gather(backend.score(ScoreRequest(messages("y"), LABELS)), return_exceptions=True)
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    outcomes += await asyncio.gather(backend.score(ScoreRequest(messages("y"), LABELS)), return_exceptions=True)
+    errors = [outcome for outcome in outcomes if not isinstance(outcome, Generation)]
+    assert len(errors) >= 2
+    assert errors[-1] is outcomes[-1]
     for error in errors:
         assert isinstance(error, BackendUnusableError)
         assert "vllm:tiny-wide: vLLM's process has died: " in str(error)
