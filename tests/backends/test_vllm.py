@@ -184,8 +184,9 @@ async def test_samples_follow_their_seeds(vllm: Backend) -> None:
 
 async def test_a_cancelled_call_is_ended_in_the_engine(tiny_vllm: Backend) -> None:
     backend: Any = tiny_vllm
+    before = backend._last_number
     long = [asyncio.ensure_future(backend.generate(GenerateRequest(messages(text), 450))) for text in "abcdef"]
-    while len(backend._asked) < 6:
+    while backend._last_number < before + 6:
         await asyncio.sleep(0.01)
     for task in long[1:]:
         task.cancel()
