@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -48,7 +48,7 @@ class CandidatesReader(RowReader[Candidates, CandidatesPlan]):
         ConfigError: As `RowReader`; or both `response` and `responses` are renamed.
     """
 
-    our_columns = ("id", "prompt", "response", "responses")
+    our_columns: ClassVar[tuple[str, ...]] = ("id", "prompt", "response", "responses")
     expected = "a prompt with a response, or with a list of responses, a row"
 
     _is_single: bool | None = field(default=None, init=False)

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -56,7 +56,9 @@ class ComparisonPlan(Plan):
 class ComparisonReader(RowReader[Comparison, ComparisonPlan]):
     """Reads comparisons; the seed draws which of chosen and rejected becomes A."""
 
-    our_columns = ("id", "prompt", "response_a", "response_b", "chosen", "rejected", "human_votes", "human_label")
+    our_columns: ClassVar[tuple[str, ...]] = (
+        "id", "prompt", "response_a", "response_b", "chosen", "rejected", "human_votes", "human_label",
+    )  # fmt: skip
     expected = "one comparison a row"
 
     _has_votes: bool = field(default=False, init=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple
 
@@ -87,12 +87,12 @@ def scan(source: object, options: ReadOptions | None = None) -> InputSummary:
         InputError: A row cannot be read and bad rows are not skipped; or the whole input cannot be read.
         ConfigError: `options.columns` names a column of ours that there is not.
     """
-    return _scan(source, options or ReadOptions(), ComparisonReader)
+    return scan_rows(source, options or ReadOptions(), ComparisonReader)
 
 
 def scan_candidates(source: object, options: ReadOptions | None = None) -> InputSummary:
     """`scan` for rows to be rated: a prompt with a response, or with a list of responses."""
-    return _scan(source, options or ReadOptions(), CandidatesReader)
+    return scan_rows(source, options or ReadOptions(), CandidatesReader)
 
 
 def read_comparisons(
@@ -115,17 +115,18 @@ def read_comparisons_with_values(
     source: object, options: ReadOptions | None = None, *, summary: InputSummary | None = None
 ) -> Iterator[ReadRow[Comparison]]:
     """As `read_comparisons`, each with its line and the row that it was read from."""
-    return _read(source, options or ReadOptions(), ComparisonReader, summary)
+    return read_rows(source, options or ReadOptions(), ComparisonReader, summary)
 
 
 def read_candidates(
     source: object, options: ReadOptions | None = None, *, summary: InputSummary | None = None
 ) -> Iterator[Candidates]:
     """Stream the rows to be rated of an input, in its order; as `read_comparisons`, with `scan_candidates`."""
-    return (each.record for each in _read(source, options or ReadOptions(), CandidatesReader, summary))
+    return (each.record for each in read_rows(source, options or ReadOptions(), CandidatesReader, summary))
 
 
-def _scan(source: object, options: ReadOptions, kind: type[RowReader[Any, Any]]) -> InputSummary:
+def scan_rows(source: object, options: ReadOptions, kind: Callable[..., RowReader[Any, Any]]) -> InputSummary:
+    """`scan` for rows of any kind: a class of readers, or what makes readers as the class does."""
     rows = source if isinstance(source, RowSource) else open_source(source)
     reader = kind(rows.name, options.columns, options.seed)
     types = ColumnTypes()
@@ -170,11 +171,12 @@ def _scan(source: object, options: ReadOptions, kind: type[RowReader[Any, Any]])
     )
 
 
-def _read(
-    source: object, options: ReadOptions, kind: type[RowReader[RecordT, Any]], summary: InputSummary | None
+def read_rows(
+    source: object, options: ReadOptions, kind: Callable[..., RowReader[RecordT, Any]], summary: InputSummary | None
 ) -> Iterator[ReadRow[RecordT]]:
+    """As `read_comparisons_with_values`, for rows of any kind; with `scan_rows`."""
     rows = source if isinstance(source, RowSource) else open_source(source)
-    repeated = (summary or _scan(rows, options, kind)).repeated_ids
+    repeated = (summary or scan_rows(rows, options, kind)).repeated_ids
     reader = kind(rows.name, options.columns, options.seed, repeated)
     seen: set[str] = set()
     for line, values in rows.read():
@@ -202,7 +204,7 @@ def _repeated_values(hashes: array[int]) -> set[int]:
 
 
 def _repeated_ids(
-    rows: RowSource, options: ReadOptions, kind: type[RowReader[Any, Any]], suspects: set[int]
+    rows: RowSource, options: ReadOptions, kind: Callable[..., RowReader[Any, Any]], suspects: set[int]
 ) -> tuple[dict[str, int], list[tuple[int, Failure]]]:
     """Read the ids with these hashes again, to find which are repeated and where.
 
