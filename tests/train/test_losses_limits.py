@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -29,15 +29,6 @@ REFERENCE = torch.tensor([0.3, 0.1, 0.05, 0.35, 0.2], dtype=torch.float64).log()
 FIRST, SECOND = torch.tensor(list(itertools.permutations(range(5), 2))).unbind(1)
 PROBS = (REWARDS[FIRST] - REWARDS[SECOND]).sigmoid()
 """P(first preferred) of an annotator who follows the rewards: Bradley-Terry."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors: a second thread only waits for the first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def minimised(loss: Callable[[Tensor], Tensor], start: Tensor, steps: int = 100) -> Tensor:

@@ -1,0 +1,334 @@
+"""Log-probabilities of completions under a causal model: hidden states once, the output layer only where it is read.
+
+The model's own forward runs, and while it does, its output layer answers with log-probabilities of the tokens that the
+batch asks for in place of logits. So whatever wraps the model (DDP, FSDP, DeepSpeed, peft, mixed precision) sees an
+ordinary forward pass, and logits exist for one chunk of tokens at a time.
+
+How a row attends stands in `batches.attention_inputs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from rlaif.train.batches import Batch, Example, attention_inputs, collate
+from rlaif.train.losses import upcast
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CHUNK_BYTES = 1 << 24
+"""Float32 logits that exist at one time, as a rule."""
+
+_KEPT_BYTES = 1 << 26
+"""Float32 probabilities of a batch that are kept for the gradient; those beyond it are computed again.
+
+An eighth of a step's time where all are kept (CPU, 12 M parameters, vocabulary 16,384).
+"""
+
+_MASKED_ATTENTION = ("sdpa", "eager")
+"""Attention of transformers that takes a mask of four axes as it is."""
+
+
+class TokenLogprobs(NamedTuple):
+    """Log-probabilities of B examples with up to K completions of up to L tokens.
+
+    Attributes:
+        values: Of each completion token given the prompt and the tokens before it, (B, K, L), float32, nats; 0 in
+            padding.
+        is_completion: False in padding, (B, K, L), bool.
+    """
+
+    values: Tensor
+    is_completion: Tensor
+
+    @property
+    def sums(self) -> Tensor:
+        """Log-probability of each completion, (B, K), float32; 0 in padding."""
+        return self.values.sum(-1)
+
+    @property
+    def tokens(self) -> Tensor:
+        """Tokens of each completion, (B, K), int64; 0 in padding."""
+        return self.is_completion.sum(-1)
+
+
+class LogprobPlan(NamedTuple):
+    """What a model can do.
+
+    Attributes:
+        is_packed: Whether it computes packed batches as it does plain ones.
+        is_chunked: Whether its output layer alone makes the logits, so that it can be applied to chunks of tokens.
+        notes: Why not, one sentence for each that is False.
+    """
+
+    is_packed: bool
+    is_chunked: bool
+    notes: tuple[str, ...]
+
+
+def token_logprobs(
+    model: nn.Module, batch: Batch, *, is_chunked: bool = True, chunk_bytes: int = CHUNK_BYTES
+) -> TokenLogprobs:
+    """Log-probabilities of a batch's completion tokens, with gradient where gradients are on.
+
+    Args:
+        model: A causal model of transformers, perhaps wrapped; for a packed batch one for which `plan_logprobs` says
+            `is_packed`. Its mode decides about dropout (`disable_dropout`).
+        batch: On the model's device.
+        is_chunked: As `plan_logprobs` says; False computes all logits at once.
+        chunk_bytes: Logits in float32 that exist at one time, at least those of one token. Beyond 64 MiB of
+            them they are computed again for the gradient.
+    """
+    inputs: dict[str, Any] = {**attention_inputs(batch, _dtype(model)), "use_cache": False}
+    if is_chunked:
+
+        def read(layer: nn.Module, apply: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+            wanted = states.flatten(0, -2)[batch.predictors]
+            return _chunked_logprobs(layer, apply, wanted, batch.targets, chunk_bytes)
+
+        with _reading_output_layer(_output_layer(model), read):
+            found = model(**inputs).logits.flatten()
+    else:
+        logits = model(**inputs).logits.flatten(0, -2)[batch.predictors]
+        found = _selected(logits, batch.targets)
+    # Put in their places rather than added up by index, which is in no fixed order on a GPU.
+    shape = (*batch.tokens.shape, batch.longest)
+    values = found.new_zeros(shape).flatten().index_put((batch.places,), found).view(shape)
+    offsets = torch.arange(batch.longest, device=batch.tokens.device)
+    return TokenLogprobs(values, offsets < batch.tokens.unsqueeze(-1))
+
+
+def plan_logprobs(model: PreTrainedModel, max_length: int) -> LogprobPlan:
+    """Find out by configuration and by a trial whether a model gives the same numbers in packed rows and by chunks.
+
+    Run before the model is wrapped. The trial compares with the logits of the model on each sequence alone.
+
+    Args:
+        max_length: Most tokens of a prompt and one completion; a model whose attention slides over fewer cannot pack.
+    """
+    fault = _config_fault(model, max_length)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            chunk_fault = _trial_fault(model, is_packed=False, is_chunked=True)
+            fault = fault or _trial_fault(model, is_packed=True, is_chunked=not chunk_fault)
+    finally:
+        model.train(was_training)
+    notes = [f"prompts are computed once for each response: {fault}"] if fault else []
+    notes += [f"logits are computed all at once: {chunk_fault}"] if chunk_fault else []
+    return LogprobPlan(not fault, not chunk_fault, tuple(notes))
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Turn off all dropout of a model for good, in training mode too.
+
+    With it a policy that is still the reference would not have log-ratios of 0.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+class _LinearLogprobs(torch.autograd.Function):
+    """Log-probabilities of targets under a linear output layer, chunk by chunk.
+
+    d log p(t) / d logits = onehot(t) - p, so that the log-sum-exp of each token is all there is to remember: what is
+    not kept is computed again for the gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: int, kept_rows: int
+    ) -> Tensor:
+        """`states` (N, D), `weight` (V, D), `bias` (V,), `targets` (N,) -> (N,), float32.
+
+        `rows` tokens are a chunk; the first `kept_rows` are kept.
+        """
+        normalizers, found, kept = [], [], []
+        for start in range(0, len(targets), rows):
+            span = slice(start, start + rows)
+            logits = upcast(functional.linear(states[span], weight, bias))
+            wanted = logits.gather(-1, targets[span].unsqueeze(-1)).squeeze(-1)
+            top = logits.amax(-1, keepdim=True)
+            total = logits.sub_(top).exp_().sum(-1, keepdim=True)
+            normalizers.append(total.log_().add_(top))
+            found.append(wanted - normalizers[-1].squeeze(-1))
+            if start + rows <= kept_rows:
+                kept.append((logits, top))
+            del logits  # else two chunks exist at a time
+        ctx.save_for_backward(states, weight, bias, targets, torch.cat(normalizers))
+        ctx.rows, ctx.kept = rows, kept
+        return torch.cat(found)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        states, weight, bias, targets, normalizers = ctx.saved_tensors
+        needs_states, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        grad_states = torch.empty_like(states) if needs_states else None
+        # Sums over chunks are kept in float32 at least, whatever the weights are.
+        total = torch.promote_types(weight.dtype, torch.float32)
+        grad_weight = weight.new_zeros(weight.shape, dtype=total) if needs_weight else None
+        grad_bias = weight.new_zeros(weight.shape[0], dtype=total) if bias is not None and needs_bias else None
+        for number, start in enumerate(range(0, len(states), ctx.rows)):
+            span = slice(start, start + ctx.rows)
+            chunk, scale, normalizer = states[span], gradients[0][span].unsqueeze(-1), normalizers[span]
+            if number < len(ctx.kept):
+                exps, top = ctx.kept[number]
+                grads = exps * (-scale * (top - normalizer).exp())
+            else:
+                probs = upcast(functional.linear(chunk, weight, bias)).sub_(normalizer).exp_()
+                grads = probs.mul_(-scale)
+            grads.scatter_add_(-1, targets[span].unsqueeze(-1), scale)
+            if grad_bias is not None:
+                grad_bias += grads.sum(0)
+            grads = grads.to(weight.dtype)
+            if grad_states is not None:
+                torch.mm(grads, weight, out=grad_states[span])
+            if grad_weight is not None and weight.dtype == total:
+                grad_weight.addmm_(grads.T, chunk)
+            elif grad_weight is not None:
+                grad_weight += grads.T @ chunk
+        return (
+            grad_states,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None else grad_bias.to(weight.dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def _chunked_logprobs(
+    layer: nn.Module, apply: Callable[[Tensor], Tensor], states: Tensor, targets: Tensor, chunk_bytes: int
+) -> Tensor:
+    """`states` (N, D) and `targets` (N,) -> log-probabilities (N,), float32; `apply` is the layer's own forward."""
+    if type(layer) is nn.Linear:
+        weight: Tensor = layer.weight
+        bias: Tensor | None = layer.bias
+        kind = states.device.type
+        if torch.is_autocast_enabled(kind):  # it would not reach the backward pass
+            dtype = torch.get_autocast_dtype(kind)
+            states, weight, bias = states.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        rows = max(1, chunk_bytes // (4 * weight.shape[0]))
+        with torch.autocast(kind, enabled=False):
+            found: Tensor = _LinearLogprobs.apply(  # type: ignore[no-untyped-call]
+                states,
+                weight,
+                bias,
+                targets,
+                rows,
+                _KEPT_BYTES // (4 * weight.shape[0]) if torch.is_grad_enabled() else 0,
+            )
+        return found
+    # An output layer with an adapter, quantized, ...: whatever it does, autograd does it twice.
+    with torch.no_grad():
+        size = apply(states[:1]).shape[-1]
+    rows = max(1, chunk_bytes // (4 * size))
+
+    def read(span: slice) -> Tensor:
+        return _selected(apply(states[span]), targets[span])
+
+    spans = [slice(start, start + rows) for start in range(0, len(targets), rows)]
+    return torch.cat([checkpoint(read, span, use_reentrant=False) for span in spans])
+
+
+def _selected(logits: Tensor, targets: Tensor) -> Tensor:
+    return upcast(logits).log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+
+
+@contextmanager
+def _reading_output_layer(
+    layer: nn.Module, read: Callable[[nn.Module, Callable[[Tensor], Tensor], Tensor], Tensor]
+) -> Iterator[None]:
+    """Within, the layer answers `read(layer, its own forward, its input)`."""
+    apply = layer.forward
+    had_own = "forward" in vars(layer)
+    layer.forward = lambda states: read(layer, apply, states)
+    try:
+        yield
+    finally:
+        if had_own:
+            layer.forward = apply
+        else:
+            del layer.forward
+
+
+def _output_layer(model: nn.Module) -> nn.Module:
+    while not hasattr(model, "get_output_embeddings"):
+        model = model.get_submodule("module")  # what wraps a model for several processes keeps it under this name
+    layer = cast("PreTrainedModel", model).get_output_embeddings()
+    if not isinstance(layer, nn.Module):
+        raise TypeError(f"{type(model).__name__} has no output layer")
+    return layer
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """Of the scores that the mask is added to."""
+    parameter = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    kind = parameter.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
+
+
+def _config_fault(model: PreTrainedModel, max_length: int) -> str:
+    """What a short trial would not show: windows, and positions that depend on the length; empty if nothing."""
+    config: Any = model.config.get_text_config()
+    implementation = model.config._attn_implementation
+    if implementation not in _MASKED_ATTENTION:
+        return f"its attention is {implementation}; expected {' or '.join(_MASKED_ATTENTION)}"
+    kinds = set(getattr(config, "layer_types", None) or [])
+    if others := kinds - {"full_attention", "sliding_attention"}:
+        return f"it has layers of the kind {', '.join(sorted(others))}"
+    window = getattr(config, "sliding_window", None)
+    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
+    if slides and window and window < max_length:
+        return f"its attention slides over {window} tokens, fewer than the {max_length} of a sequence"
+    rope = getattr(config, "rope_parameters", None) or {}
+    each = [rope, *(one for one in rope.values() if isinstance(one, dict))]  # one for each kind of layer
+    if scaled := {"dynamic", "longrope"} & {one.get("rope_type") for one in each}:
+        return f"its {', '.join(sorted(scaled))} positions depend on the length of a row"
+    return ""
+
+
+def _trial_fault(model: PreTrainedModel, *, is_packed: bool, is_chunked: bool) -> str:
+    """How far a model is from its own logits of each sequence alone; empty if it is not."""
+    size = model.config.get_text_config().vocab_size
+    numbers = tuple((7919 * index + 13) % size for index in range(40))
+    examples = [
+        Example("long", numbers[:12], (numbers[12:20], numbers[20:25], numbers[25:31])),
+        Example("short", numbers[31:35], (numbers[35:38], numbers[38:])),
+    ]
+    expected = [
+        _sequence_logprob(model, example.prompt, completion)
+        for example in examples
+        for completion in example.completions
+    ]
+    try:
+        batch = collate(examples, is_packed=is_packed).to(model.device)
+        result = token_logprobs(model, batch, is_chunked=is_chunked, chunk_bytes=1)
+        found = result.sums[batch.is_present].cpu()
+    except Exception as error:  # an architecture that takes no such input raises whatever it likes
+        return f"a trial failed ({type(error).__name__}: {error})"
+    furthest = float((found - torch.tensor(expected)).abs().max())
+    allowed = 1e-3 if model.dtype == torch.float32 else 0.5
+    return "" if furthest <= allowed else f"a trial gave log-probabilities that differ by {furthest:.2g}"
+
+
+def _sequence_logprob(model: PreTrainedModel, prompt: tuple[int, ...], completion: tuple[int, ...]) -> float:
+    """By the model's own logits, without batch or mask."""
+    ids = torch.tensor([prompt + completion], device=model.device)
+    logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return float(_selected(logits, ids[0, len(prompt) :]).sum())
