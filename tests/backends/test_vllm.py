@@ -186,8 +186,9 @@ async def test_a_cancelled_call_is_ended_in_the_engine(tiny_vllm: Backend) -> No
     backend: Any = tiny_vllm
     before = backend._last_number
     long = [asyncio.ensure_future(backend.generate(GenerateRequest(messages(text), 450))) for text in "abcdef"]
-    while backend._last_number < before + 6 and not any(task.done() for task in long):
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(120):
+        while backend._last_number < before + 6 and not any(task.done() for task in long):
+            await asyncio.sleep(0.01)
     for task in long[1:]:
         task.cancel()
     replies = await asyncio.gather(*long, return_exceptions=True)
@@ -319,8 +320,9 @@ async def test_a_dead_engine_fails_its_calls_and_leaves_nothing(
     # More than it can finish while this test is kept from its turn on a busy machine.
     requests = [GenerateRequest(messages(f"{number}"), 450) for number in range(24)]
     waiting = [asyncio.ensure_future(backend.generate(request)) for request in requests]
-    while backend._last_number < 1 + len(requests) and not any(task.done() for task in waiting):
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(120):
+        while backend._last_number < 1 + len(requests) and not any(task.done() for task in waiting):
+            await asyncio.sleep(0.01)
     os.kill({"keeper": keeper, "host": host, "core": core}[victim], signal.SIGKILL)
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     outcomes += await asyncio.gather(backend.score(ScoreRequest(messages("y"), LABELS)), return_exceptions=True)
