@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from xml.etree import ElementTree
 
+from rlaif.auditing.page_svg import svg_for_page
 from rlaif.auditing.results import Audit, Figure
 from rlaif.auditing.wording import written
 
@@ -92,7 +91,8 @@ def plot_svg(plot: Plot) -> str:
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.name}):
         drawing.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _for_page(buffer.getvalue(), plot)
+    purposes = {getattr(_SENTINELS, name): name for name in Palette._fields}
+    return svg_for_page(buffer.getvalue(), plot.name, plot.title, purposes)
 
 
 def _drawing(plot: Plot, palette: Palette) -> Drawing:
@@ -377,68 +377,3 @@ def _percent(value: float | None) -> str:
 
 def _count(value: float) -> str:
     return f"{value:,.0f}" if abs(value - round(value)) < 0.05 else f"{value:,.1f}"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-
-_SVG = "http://www.w3.org/2000/svg"
-_XLINK = "http://www.w3.org/1999/xlink"
-_CLASSES = {getattr(_SENTINELS, name): name for name in Palette._fields}
-_KEPT_STYLES = (
-    "fill", "stroke", "stroke-width", "stroke-linecap", "stroke-linejoin", "stroke-dasharray", "stroke-dashoffset",
-    "stroke-opacity", "fill-opacity", "opacity", "text-anchor", "font-size",
-)  # fmt: skip
-_FONT_SIZE = re.compile(r"([\d.]+)px")
-_REFERENCE = re.compile(r"url\(#([^)]+)\)")
-
-
-def _for_page(svg: str, plot: Plot) -> str:
-    """matplotlib's document as an element of our page: a strict style policy allows no `style` in it, its own style
-    sheet would style the whole page, and its ids would meet those of the next plot."""
-    root = ElementTree.fromstring(svg)
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
-                parent.remove(child)
-    used = {href[1:] for node in root.iter() if (href := node.get(f"{{{_XLINK}}}href"))}
-    used |= {name for node in root.iter() for value in node.attrib.values() for name in _REFERENCE.findall(value)}
-    for node in root.iter():
-        node.tag = node.tag.removeprefix(f"{{{_SVG}}}")
-        node.attrib.update(_presentation(node.attrib.pop("style", "")))
-        classes = []
-        for name in ("fill", "stroke"):
-            if (purpose := _CLASSES.get(node.get(name, ""))) is not None:
-                del node.attrib[name]
-                classes.append(f"{name}-{purpose}")
-        if classes:
-            node.set("class", " ".join(classes))
-        _rename_ids(node, f"{plot.name}-", used)
-    for name in ("width", "height", "version"):
-        root.attrib.pop(name, None)
-    described = {"role": "img", "aria-label": plot.title, "aria-describedby": f"{plot.name}-caption"}
-    root.attrib.update({**described, "stroke-linejoin": "round"})
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _presentation(style: str) -> dict[str, str]:
-    """A style attribute as presentation attributes; fonts are the page's."""
-    found: dict[str, str] = {}
-    for declaration in style.split(";"):
-        name, _, value = (part.strip() for part in declaration.partition(":"))
-        if name == "font" and (size := _FONT_SIZE.search(value)):
-            found["font-size"] = size[1]
-        elif name in _KEPT_STYLES:
-            found[name] = value.removesuffix("px") if name == "font-size" else value
-    return found
-
-
-def _rename_ids(node: ElementTree.Element, prefix: str, used: set[str]) -> None:
-    name = node.attrib.pop("id", None)
-    if name in used:
-        node.set("id", prefix + name)
-    href = node.attrib.pop(f"{{{_XLINK}}}href", None)
-    if href is not None:
-        node.set("href", f"#{prefix}{href[1:]}")
-    for key, value in node.attrib.items():
-        if "url(#" in value:
-            node.set(key, _REFERENCE.sub(rf"url(#{prefix}\1)", value))

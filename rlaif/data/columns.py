@@ -4,6 +4,7 @@ messages, responses, ids. Pure: values in, a record or an `InputError` out."""
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -252,3 +253,14 @@ def described(value: Any) -> str:
         return f"a list of {len(value)}"
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def finite_number(value: Any) -> float | None:
+    """A finite number, or the text of one as CSV has it; None for all else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

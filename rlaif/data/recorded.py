@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from rlaif.data.columns import RowFault, described
+from rlaif.data.columns import RowFault, described, finite_number
 from rlaif.data.comparisons import VERDICT_WORDS
 from rlaif.data.paths import value_at
 from rlaif.errors import did_you_mean
@@ -88,7 +88,7 @@ class RecordedColumn:
             self.absent += 1
         elif value is None:
             self.nulls += 1
-        elif len(paths) == 1 and (number := _number(value)) is not None and len(self._numbers) < _MOST_NUMBERS:
+        elif len(paths) == 1 and (number := finite_number(value)) is not None and len(self._numbers) < _MOST_NUMBERS:
             self._numbers.add(number)
         return Recorded(value, is_ranked)
 
@@ -130,7 +130,7 @@ class RecordedColumn:
         if self.scale is Scale.VERDICTS:
             return self._verdict(value, is_ranked)
         low, high = (0.0, 1.0) if self.scale is Scale.PROBABILITY else (1.0, 2.0)
-        number = _number(value)
+        number = finite_number(value)
         if number == 0.0 and self.scale is Scale.PREFERENCE:
             return 0.5  # AlpacaEval's older files write a draw so
         if number is None or not low - _OVERSHOOT <= number <= high + _OVERSHOOT:
@@ -149,7 +149,7 @@ class RecordedColumn:
         raise RowFault(f"holds {described(value)}, expected {words}, or null", self.column)
 
     def _score(self, value: Any) -> float:
-        number = _number(value)
+        number = finite_number(value)
         if number is None:
             raise RowFault(f"holds {described(value)}, expected a number, or null", self.column)
         return number
@@ -184,7 +184,7 @@ def verdict_like(rows: Sequence[Mapping[str, Any]]) -> str:
         for path, value in _leaves(row):
             if path == "id" or path.startswith("human") or _is_null(value):
                 continue
-            number = _number(value)
+            number = finite_number(value)
             is_like = 0 <= number <= 2 if number is not None else str(value).strip().casefold() in _WORDS
             seen[path] = is_like and seen.get(path, True)
     found = [path for path, is_like in seen.items() if is_like]
@@ -232,17 +232,6 @@ def _is_null(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip().casefold() in _NULL_TEXTS
     return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, or the text of one as CSV has it."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _paths(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:

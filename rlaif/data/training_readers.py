@@ -4,7 +4,6 @@ feedback, demonstrations. Pure: values in; a `Comparison` or `Candidates`, whose
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,16 @@ import orjson
 
 from rlaif.data.answers import probability_of
 from rlaif.data.candidates import RESPONSE_ALIASES, CandidatesPlan, CandidatesReader
-from rlaif.data.columns import PROMPT_ALIASES, Cell, RowFault, described, find_cell, find_prompt, missing_prompt
+from rlaif.data.columns import (
+    PROMPT_ALIASES,
+    Cell,
+    RowFault,
+    described,
+    find_cell,
+    find_prompt,
+    finite_number,
+    missing_prompt,
+)
 from rlaif.data.comparisons import ComparisonPlan, ComparisonReader
 from rlaif.data.training_methods import MethodNeeds, TrainingOptions
 from rlaif.errors import ConfigError
@@ -113,7 +121,7 @@ class PairReader(ComparisonReader):
 
 
 def _margin(value: Any, column: str) -> float:
-    margin = _number(value)
+    margin = finite_number(value)
     if margin is None or margin < 0.0:
         raise RowFault(f"is {described(value)}, expected a number, at least 0", column)
     return margin
@@ -189,7 +197,7 @@ def _scores_of(value: Any, column: str, count: int) -> tuple[float, ...]:
 
 
 def _score(value: Any, column: str, found: str) -> float:
-    score = _number(value)
+    score = finite_number(value)
     if score is None:
         raise RowFault(f"{found} {_shown(value)}, expected a finite number", column)
     return score
@@ -286,17 +294,6 @@ def _check_not_empty(needs: MethodNeeds, responses: Iterable[str], column: str) 
     if needs.why_not_empty and not all(responses):
         reason = f"holds an empty response, expected text: {needs.method} {needs.why_not_empty}"
         raise RowFault(f"{reason}; skip such rows with --skip-bad-rows", column)
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, or the text of one; None for all else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _shown(value: Any) -> str:

@@ -27,7 +27,7 @@ from rlaif.engine.judges import askers_for, constitution_of, judge_for, open_bac
 from rlaif.engine.listening import Listener, Progress, SilentListener
 from rlaif.engine.rows import Judging, pairwise_panel
 from rlaif.engine.run_folder import RunFolder, versions
-from rlaif.engine.running import PROGRESS_SECONDS, without_queries
+from rlaif.engine.running import PROGRESS_SECONDS, progress_of, without_queries
 from rlaif.engine.window import map_in_order
 from rlaif.errors import ConfigError, did_you_mean
 from rlaif.judge.base import Ask, LabelJudge
@@ -187,17 +187,14 @@ class _Run:
     started: float = field(default_factory=time.monotonic)
 
     def progress(self) -> Progress:
-        return Progress(
+        return progress_of(
+            self.counts,
+            self.judgings,
+            self.config.calls.prices,
             rows_done=len(self.labels) + len(self.failures),
             rows_total=len(self.rows),
             failures=len(self.failures),
-            calls=self.counts.calls,
-            replayed=self.counts.replayed,
-            retries=self.counts.retries,
-            usage=self.counts.usage,
-            cost=self.counts.cost(self.config.calls.prices),
-            concurrency=sum(judging.asker.limiter.limit for judging in self.judgings),
-            seconds=time.monotonic() - self.started,
+            started=self.started,
         )
 
 

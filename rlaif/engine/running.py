@@ -139,18 +139,40 @@ class _Run(Generic[RowT, OutcomeT, StatisticsT]):
         return min(self.summary.rows, self.config.limit or self.summary.rows) + len(self.summary.failures)
 
     def progress(self) -> Progress:
-        return Progress(
+        return progress_of(
+            self.counts,
+            self.judgings,
+            self.config.calls.prices,
             rows_done=self.rows + len(self.failures),
             rows_total=self.rows_total,
             failures=len(self.failures),
-            calls=self.counts.calls,
-            replayed=self.counts.replayed,
-            retries=self.counts.retries,
-            usage=self.counts.usage,
-            cost=self.counts.cost(self.config.calls.prices),
-            concurrency=sum(judging.asker.limiter.limit for judging in self.judgings),
-            seconds=time.monotonic() - self.started,
+            started=self.started,
         )
+
+
+def progress_of(
+    counts: CallCounts,
+    judgings: Sequence[Judging],
+    prices: tuple[float, float] | None,
+    *,
+    rows_done: int,
+    rows_total: int,
+    failures: int,
+    started: float,
+) -> Progress:
+    """How far judges are; `started` is what `time.monotonic` said then."""
+    return Progress(
+        rows_done=rows_done,
+        rows_total=rows_total,
+        failures=failures,
+        calls=counts.calls,
+        replayed=counts.replayed,
+        retries=counts.retries,
+        usage=counts.usage,
+        cost=counts.cost(prices),
+        concurrency=sum(judging.asker.limiter.limit for judging in judgings),
+        seconds=time.monotonic() - started,
+    )
 
 
 async def run(
