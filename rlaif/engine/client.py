@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rlaif.config import resolve
 from rlaif.data.completions import candidates_of
 from rlaif.data.files import open_source
+from rlaif.engine.calibrating import calibration_of
 from rlaif.engine.config import LabelConfig, RateConfig, RunConfig
 from rlaif.engine.judges import askers_for, judgings_for, open_backends
 from rlaif.engine.labeling import calibrate, run_label
 from rlaif.engine.rating import run_rate
 from rlaif.engine.rows import Panel, pairwise_panel, rating_panel
-from rlaif.engine.running import calibration_of
 from rlaif.judge.pairwise import PairwiseJudge
 from rlaif.judge.rating import RatingJudge
 from rlaif.records import Candidates, Comparison, Judgment, Rating, Turn

@@ -9,9 +9,10 @@ from typing import Any
 
 from rlaif.data.costs import cost_usd
 from rlaif.data.files import open_source
+from rlaif.engine.calibrating import calibration_of
 from rlaif.engine.config import RunConfig
 from rlaif.engine.judges import constitution_of, judge_for, open_backends
-from rlaif.engine.running import RunKind, calibration_of, read_options, rows_of
+from rlaif.engine.running import RunKind, read_options, rows_of
 from rlaif.records import Generation, ScoreRequest
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from rlaif.engine.asking import CallCounts
+from rlaif.engine.rows import Judging
 from rlaif.records import Usage
 
 
@@ -22,6 +26,31 @@ class Progress:
     cost: float | None
     concurrency: int
     seconds: float
+
+
+def progress_of(
+    counts: CallCounts,
+    judgings: Sequence[Judging],
+    prices: tuple[float, float] | None,
+    *,
+    rows_done: int,
+    rows_total: int,
+    failures: int,
+    started: float,
+) -> Progress:
+    """How far judges are; `started` is what `time.monotonic` said then."""
+    return Progress(
+        rows_done=rows_done,
+        rows_total=rows_total,
+        failures=failures,
+        calls=counts.calls,
+        replayed=counts.replayed,
+        retries=counts.retries,
+        usage=counts.usage,
+        cost=counts.cost(prices),
+        concurrency=sum(judging.asker.limiter.limit for judging in judgings),
+        seconds=time.monotonic() - started,
+    )
 
 
 class Listener(Protocol):

@@ -24,10 +24,10 @@ from rlaif.engine.asking import CallCounts
 from rlaif.engine.config import ProbeConfig
 from rlaif.engine.journal import Journal
 from rlaif.engine.judges import askers_for, constitution_of, judge_for, open_backends
-from rlaif.engine.listening import Listener, Progress, SilentListener
+from rlaif.engine.listening import Listener, Progress, SilentListener, progress_of
 from rlaif.engine.rows import Judging, pairwise_panel
 from rlaif.engine.run_folder import RunFolder, versions
-from rlaif.engine.running import PROGRESS_SECONDS, progress_of, without_queries
+from rlaif.engine.running import PROGRESS_SECONDS, without_queries
 from rlaif.engine.window import map_in_order
 from rlaif.errors import ConfigError, did_you_mean
 from rlaif.judge.base import Ask, LabelJudge

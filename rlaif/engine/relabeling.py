@@ -17,13 +17,14 @@ from rlaif.data.card import CardFacts, render_card
 from rlaif.data.preferences import OUR_COLUMNS, RAW_COLUMNS, PreferenceSchema, label_values, read_judgment
 from rlaif.data.shards import read_schema, rewrite_shards
 from rlaif.data.statistics import LabelStatistics
+from rlaif.engine.calibrating import calibration_facts, doubts
 from rlaif.engine.config import CalibrateConfig, LabelConfig
 from rlaif.engine.judges import constitution_of
 from rlaif.engine.kinds import KINDS, RUNS
 from rlaif.engine.labeling import LABELING, calibrate
 from rlaif.engine.listening import Listener, SilentListener
 from rlaif.engine.run_folder import RunFolder, versions
-from rlaif.engine.running import calibration_facts, doubts, shown_settings
+from rlaif.engine.running import shown_settings
 from rlaif.errors import ConstitutionError, RunFolderError
 from rlaif.records import Failure, Judgment, SoftLabel, verdict_of
 

@@ -21,10 +21,11 @@ from rlaif.data.files import RowSource, open_source
 from rlaif.data.shards import RowWriter
 from rlaif.data.sources import InputSummary, ReadOptions
 from rlaif.engine.asking import CallCounts
-from rlaif.engine.config import LabelConfig, RunConfig
+from rlaif.engine.calibrating import calibration_facts, calibration_of, doubts
+from rlaif.engine.config import RunConfig
 from rlaif.engine.journal import Journal
 from rlaif.engine.judges import JudgeClass, askers_for, constitution_of, judge_for, open_backends
-from rlaif.engine.listening import Listener, Progress, SilentListener
+from rlaif.engine.listening import Listener, Progress, SilentListener, progress_of
 from rlaif.engine.rows import Judging, OutcomeT, Panel, RowT
 from rlaif.engine.run_folder import RunFolder, versions
 from rlaif.engine.window import map_in_order
@@ -150,31 +151,6 @@ class _Run(Generic[RowT, OutcomeT, StatisticsT]):
         )
 
 
-def progress_of(
-    counts: CallCounts,
-    judgings: Sequence[Judging],
-    prices: tuple[float, float] | None,
-    *,
-    rows_done: int,
-    rows_total: int,
-    failures: int,
-    started: float,
-) -> Progress:
-    """How far judges are; `started` is what `time.monotonic` said then."""
-    return Progress(
-        rows_done=rows_done,
-        rows_total=rows_total,
-        failures=failures,
-        calls=counts.calls,
-        replayed=counts.replayed,
-        retries=counts.retries,
-        usage=counts.usage,
-        cost=counts.cost(prices),
-        concurrency=sum(judging.asker.limiter.limit for judging in judgings),
-        seconds=time.monotonic() - started,
-    )
-
-
 async def run(
     kind: RunKind[RowT, OutcomeT, StatisticsT],
     config: RunConfig,
@@ -276,36 +252,10 @@ async def _judge_rows(run: _Run[RowT, OutcomeT, StatisticsT], journal: Journal) 
     return RunOutcome(run.folder.path, run.rows, len(run.failures), progress, run.statistics)
 
 
-def calibration_of(config: RunConfig) -> Calibration | None:
-    """The calibration that a config names.
-
-    Raises:
-        InputError: It cannot be read.
-    """
-    if not isinstance(config, LabelConfig) or config.calibration is None:
-        return None
-    from rlaif.calibration import load_calibration  # with numpy, of which only this has need
-
-    return load_calibration(Path(config.calibration))
-
-
 def _calibrated(run: _Run[RowT, OutcomeT, Any], row: RowT, outcome: OutcomeT | Failure) -> OutcomeT | Failure:
     if run.calibration is None or run.kind.calibrate is None or isinstance(outcome, Failure):
         return outcome
     return run.kind.calibrate(row, outcome, run.calibration, run.config.judging.debias)
-
-
-def doubts(calibration: Calibration, judges: tuple[str, ...], judging: JudgeConfig, template: str) -> list[str]:
-    """What makes a calibration doubtful for a run, a sentence each.
-
-    Args:
-        calibration: What was fitted, perhaps on another run.
-        judges: Names of the run's judges.
-        judging: What they are asked.
-        template: Fingerprint of their prompt.
-    """
-    found = calibration.differences(judges, judging.task, template, judging.debias)
-    return [f"the calibration was fitted on {each}; its numbers may not hold here" for each in found]
 
 
 def read_options(config: RunConfig) -> ReadOptions:
@@ -393,13 +343,6 @@ def _write_run_json(run: _Run[Any, Any, Any], status: str) -> None:
             **({"calibration": calibration_facts(run.calibration)} if run.calibration else {}),
         }
     )
-
-
-def calibration_facts(calibration: Calibration) -> dict[str, Any]:
-    """What `run.json` tells of a calibration."""
-    from rlaif.calibration import as_json
-
-    return {**as_json(calibration), "fingerprint": calibration.fingerprint}
 
 
 def _card_facts(run: _Run[Any, Any, Any], row: Mapping[str, Any] | None) -> CardFacts:
