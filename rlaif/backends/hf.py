@@ -17,11 +17,11 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from rlaif.backends.base import Capabilities
-from rlaif.backends.hf_loading import describe, find_model, load_model, stop_ids
 from rlaif.backends.in_process import Call, Collector, PromptFitter, R, deliver, own_copy, resolve
 from rlaif.backends.model_runs import CancelledRunError, Generated, GenerateJob, PaddedRunner, Runner, Scored, ScoreJob
 from rlaif.backends.spelling import Spelling, joined, spelling_of
 from rlaif.errors import BackendError, BackendUnusableError
+from rlaif.models.loading import describe, find_model, load_model, stop_ids
 from rlaif.records import (
     CandidateLogprobs,
     GenerateRequest,

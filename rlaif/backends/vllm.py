@@ -18,12 +18,12 @@ from queue import SimpleQueue
 from typing import Any
 
 from rlaif.backends.base import Capabilities
-from rlaif.backends.hf_loading import describe, find_model, stop_ids
 from rlaif.backends.in_process import Call, Collector, PromptFitter, R, deliver, own_copy, resolve
 from rlaif.backends.spelling import NEGLIGIBLE, Spelling, joined, spelling_of
 from rlaif.backends.vllm_args import identity_of, parse_engine_args, vllm_folder
 from rlaif.backends.vllm_process import EngineProcess
 from rlaif.errors import BackendError, BackendUnusableError, ConfigError, RequestRefusedError
+from rlaif.models.loading import describe, find_model, stop_ids
 from rlaif.records import (
     CandidateLogprobs,
     GenerateRequest,

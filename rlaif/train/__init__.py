@@ -1,5 +1,4 @@
-"""Training from preferences: losses, the one trainer that carries them, and what a row becomes before it gets there.
+"""Training from preferences: losses, the one trainer that carries them, and what it takes from a row.
 
-Knows records, tokens and errors; asks no judge and reads no run folder. Importing this package loads no torch; its
-modules do, but for `labels`.
+Knows models, records and errors; asks no judge and reads no run folder. Importing this package loads no torch.
 """

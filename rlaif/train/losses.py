@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_FLOATS = (torch.float32, torch.float64)
+from rlaif.models.logprobs import upcast
 
 
 class TokenLoss(NamedTuple):
@@ -303,11 +303,6 @@ def kto_loss(
     gains, probs = beta * (upcast(log_ratios) - upcast(z0.detach())), upcast(prob_desirable)
     # 1 - sigma(x) as sigma(-x): the difference would round to 0 from x = 17 on.
     return desirable_weight * probs * (-gains).sigmoid() + undesirable_weight * (1.0 - probs) * gains.sigmoid()
-
-
-def upcast(values: Tensor) -> Tensor:
-    """The values in float32, or as they are in float64."""
-    return values if values.dtype in _FLOATS else values.float()
 
 
 def _log_sigmoid(margins: Tensor) -> Tensor:

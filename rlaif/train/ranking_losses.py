@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rlaif.train.losses import check_shapes, reward_model_loss, upcast
+from rlaif.models.logprobs import upcast
+from rlaif.train.losses import check_shapes, reward_model_loss
 
 
 def plackett_luce_loss(rewards: Tensor, ratings: Tensor, is_present: Tensor | None = None) -> Tensor:

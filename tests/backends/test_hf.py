@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlaif.backends import hf
 from rlaif.backends.base import Backend
 from rlaif.backends.hf import HfBackend
-from rlaif.backends.hf_loading import ModelSource, fingerprint_folder, load_model
 from rlaif.backends.model_runs import ScoreJob
 from rlaif.errors import BackendUnusableError, ConfigError, PromptTooLongError
+from rlaif.models.loading import ModelSource, fingerprint_folder, load_model
 from rlaif.records import RATING_LABELS, CandidateLogprobs, GenerateRequest, Message, ScoreRequest, Segment
 from rlaif.tokens import PromptEncoder, flatten
 from tests.backends.contract import LABELS, BackendContract, messages

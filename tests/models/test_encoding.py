@@ -7,9 +7,9 @@ from tiny_models import CHAT_TEMPLATE, byte_level_tokenizer, sentencepiece_token
 from transformers import PreTrainedTokenizerFast
 
 from rlaif.errors import ConfigError
+from rlaif.models.encoding import ExampleEncoder
 from rlaif.records import Message, Segment, Turn
 from rlaif.tokens import PromptEncoder, flatten
-from rlaif.train.encoding import ExampleEncoder
 
 PROMPT = [Turn("system", "Be brief."), Turn("user", "Say the <|end|> word</s>.")]
 TOKENIZERS = {

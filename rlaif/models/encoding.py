@@ -11,9 +11,9 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, cast
 
 from rlaif.errors import ConfigError
+from rlaif.models.examples import Example
 from rlaif.records import Message, Role, Segment, Turn
 from rlaif.tokens import PromptEncoder, flatten
-from rlaif.train.batches import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

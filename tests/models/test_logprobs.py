@@ -11,9 +11,10 @@ from tiny_models import make_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlaif.train import logprobs as module
-from rlaif.train.batches import Example, collate
-from rlaif.train.logprobs import LogprobPlan, TokenLogprobs, disable_dropout, plan_logprobs, token_logprobs
+from rlaif.models import logprobs as module
+from rlaif.models.batches import collate
+from rlaif.models.examples import Example
+from rlaif.models.logprobs import LogprobPlan, TokenLogprobs, disable_dropout, plan_logprobs, token_logprobs
 from rlaif.train.losses import sft_loss
 
 VOCABULARY = 97

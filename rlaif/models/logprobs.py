@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from rlaif.train.batches import Batch, Example, attention_inputs, collate
-from rlaif.train.losses import upcast
+from rlaif.models.batches import Batch, attention_inputs, collate
+from rlaif.models.examples import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,6 +33,8 @@ _KEPT_BYTES = 1 << 26
 
 An eighth of a step's time where all are kept (CPU, 12 M parameters, vocabulary 16,384).
 """
+
+_FLOATS = (torch.float32, torch.float64)
 
 _MASKED_ATTENTION = ("sdpa", "eager")
 """Attention of transformers that takes a mask of four axes as it is."""
@@ -140,6 +142,11 @@ def disable_dropout(model: nn.Module) -> None:
         for name in ("attention_dropout", "dropout", "activation_dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+
+
+def upcast(values: Tensor) -> Tensor:
+    """The values in float32, or as they are in float64."""
+    return values if values.dtype in _FLOATS else values.float()
 
 
 class _LinearLogprobs(torch.autograd.Function):
