@@ -8,6 +8,7 @@
     ├── CalibrationError (ValueError)           the labels at hand support no calibration: too few, of one kind, ...
     ├── RunFolderError                          the output folder is another run's, is in use, or cannot be written
     ├── BudgetExceededError                     --max-cost is spent; the run stops cleanly and can be resumed
+    ├── NonFiniteLossError                      training: the loss or its gradient is NaN or infinite; it stops there
     ├── BackendError                            the judge could not be asked
     │   ├── BackendNotInstalledError (ImportError)   an extra is missing; names the pip install
     │   ├── BackendUnusableError                no call can succeed (401, 403, 404, model not found): the run stops
@@ -90,6 +91,10 @@ class RunFolderError(RlaifError):
 
 class BudgetExceededError(RlaifError):
     """The budget given with `--max-cost` is spent; finished work is kept."""
+
+
+class NonFiniteLossError(RlaifError):
+    """The loss or its gradient is NaN or infinite; training stops before it reaches the weights."""
 
 
 class BackendError(RlaifError):

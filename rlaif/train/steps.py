@@ -71,3 +71,31 @@ def micro_batches(lengths: Sequence[int], *, max_tokens: int, overhead: int = 0)
         batches.append(order[starts[stop] : stop])
         stop = starts[stop]
     return batches[::-1]
+
+
+def dealt(batches: Sequence[Sequence[int]], shares: int) -> list[list[tuple[Sequence[int], bool]]]:
+    """Deal micro-batches out to processes, as many to each: those that share a model wait for each other at each one.
+
+    Args:
+        batches: Of `micro_batches`, the costly ones first.
+        shares: How many processes there are.
+
+    Returns:
+        For each process its (batch, whether it counts); where there are too few, batches are split, and where there are
+        too few rows too, one is computed a second time and does not count.
+
+    >>> dealt([[0, 1], [2]], 2)
+    [[([0, 1], True)], [([2], True)]]
+    >>> dealt([[0, 1], [2], [3]], 2)
+    [[([0], True), ([2], True)], [([1], True), ([3], True)]]
+    >>> dealt([[0]], 2)
+    [[([0], True)], [([0], False)]]
+    """
+    kept = [list(batch) for batch in batches]
+    while len(kept) % shares and any(len(batch) > 1 for batch in kept):
+        place = max(range(len(kept)), key=lambda index: (len(kept[index]), -index))
+        middle = (len(kept[place]) + 1) // 2
+        kept[place : place + 1] = [kept[place][:middle], kept[place][middle:]]
+    counted: list[tuple[Sequence[int], bool]] = [(batch, True) for batch in kept]
+    counted += [(kept[-1], False)] * (-len(counted) % shares)
+    return [counted[share::shares] for share in range(shares)]

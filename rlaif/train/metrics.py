@@ -1,0 +1,72 @@
+"""What is logged beside the loss: how well the rewards rank what the labels rank. Sums and counts, so that a step's
+figure is the same however it is split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlaif.train.objectives import MicroBatch, Objective, Reading
+
+
+class Mean(NamedTuple):
+    """A mean before the division: both scalars, float32."""
+
+    total: Tensor
+    count: Tensor
+
+
+@torch.no_grad()
+def preference_metrics(objective: Objective, reading: Reading, micro: MicroBatch) -> Mapping[str, Mean]:
+    """Figures of a micro-batch; those that need two responses of different score are left out where there are none.
+
+        accuracy        share of pairs of responses that the rewards order as the labels do; equal rewards are wrong
+        margin          by how much the better one's reward leads, mean over the same pairs
+        reward_better, reward_worse    rewards of the responses with a score over and under the others' mean; of single
+                        responses, of the desirable and the undesirable ones
+        logprob_better, logprob_worse  the same of log-probabilities: both may fall while the margin grows
+
+    Args:
+        objective: Of the method.
+        reading: What the model said.
+        micro: What was asked.
+    """
+    scores, is_present = micro.scores, micro.batch.is_present
+    if not micro.weight or scores.shape != is_present.shape:  # demonstrations have no scores
+        return {}
+    rewards = objective.rewards(reading, micro)
+    is_pair = (scores.unsqueeze(2) > scores.unsqueeze(1)) & is_present.unsqueeze(2) & is_present.unsqueeze(1)
+    leads = rewards.unsqueeze(2) - rewards.unsqueeze(1)
+    found = {
+        "accuracy": Mean(((leads > 0) & is_pair).sum().float(), is_pair.sum().float()),
+        "margin": Mean(leads.where(is_pair, 0.0).sum(), is_pair.sum().float()),
+    }
+    counts = is_present.sum(-1, keepdim=True)
+    middle = torch.where(counts > 1, scores.where(is_present, 0.0).sum(-1, keepdim=True) / counts.clamp(min=1), 0.5)
+    for name, is_side in (("better", (scores > middle) & is_present), ("worse", (scores < middle) & is_present)):
+        count = is_side.sum().float()
+        found[f"reward_{name}"] = Mean(rewards.where(is_side, 0.0).sum(), count)
+        if objective.reads == "logprobs":
+            found[f"logprob_{name}"] = Mean(reading.values.where(is_side, 0.0).sum(), count)
+    return found
+
+
+class MeanTracker:
+    """Adds up figures between two lines of the log, on the device, so that nothing waits for it."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, means: Mapping[str, Mean]) -> None:
+        """Take in the figures of a micro-batch."""
+        for name, (total, count) in means.items():
+            pair = torch.stack([total.float(), count.float()])
+            self._sums[name] = self._sums[name] + pair if name in self._sums else pair
+
+    def drain(self) -> dict[str, Tensor]:
+        """(total, count) by name, (2,), and start again."""
+        sums, self._sums = self._sums, {}
+        return sums

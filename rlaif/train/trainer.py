@@ -1,0 +1,369 @@
+"""The one subclass of `transformers.Trainer`: it owns the loop, mixed precision, FSDP and DeepSpeed, checkpoints,
+resume and trackers; we own what a step is.
+
+A step is exactly `batch_size` rows, whatever the processes and the token budget. The loader hands out whole steps,
+already split into micro-batches for this process; each micro-batch's loss is a sum, divided by what the whole step
+counts over all processes. So accumulation, padding and processes change nothing but the order of additions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer
+
+from rlaif.errors import NonFiniteLossError
+from rlaif.models.logprobs import token_logprobs
+from rlaif.models.rewards import completion_rewards
+from rlaif.train.items import TrainingItem
+from rlaif.train.losses import kto_z0
+from rlaif.train.metrics import Mean, MeanTracker, preference_metrics
+from rlaif.train.objectives import MicroBatch, Objective, Reading, collate_items, log_ratios_of
+from rlaif.train.steps import StepOrder, dealt, micro_batches
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback, TrainingArguments
+
+COMPLETE = "complete"
+"""File that a checkpoint gets last: one without it was cut short."""
+
+_OVERHEAD = 64
+"""What one more micro-batch costs, in tokens."""
+
+_EVALUATED_TOGETHER = 256
+"""Rows that are split into micro-batches at a time where there is no step; the search is quadratic in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComputePlan:
+    """How rows are computed.
+
+    Attributes:
+        is_packed: Whether responses of one prompt share a row, as `plan_logprobs` or `plan_rewards` found.
+        is_chunked: As `plan_logprobs` found; nothing to a reward model.
+        max_tokens: Most tokens of a micro-batch, padding included.
+        pad: The id that stands in padding.
+    """
+
+    is_packed: bool = True
+    is_chunked: bool = True
+    max_tokens: int = 16384
+    pad: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """One optimizer step, of one process.
+
+    Attributes:
+        micro: What this process computes.
+        weight: What the losses of all processes are divided by.
+        ids: Of the rows, of all processes.
+    """
+
+    micro: tuple[MicroBatch, ...]
+    weight: int
+    ids: tuple[str, ...]
+
+
+class Steps(Dataset[StepInput]):
+    """The optimizer steps of one process, made when they are asked for.
+
+    Args:
+        items: All rows.
+        order: Which of them a step takes.
+        count: How many steps there are.
+        objective, plan: What they are computed for, and how.
+        rank, world: Which process this is, of how many.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[TrainingItem],
+        order: StepOrder,
+        count: int,
+        objective: Objective,
+        plan: ComputePlan,
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._items, self._order, self._count = items, order, count
+        self._objective, self._plan = objective, plan
+        self._rank, self._world = rank, world
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, step: int) -> StepInput:
+        items = [self._items[row] for row in self._order.rows(step)]
+        return StepInput(
+            micro=tuple(micro_batches_of(items, self._objective, self._plan, rank=self._rank, world=self._world)),
+            weight=sum(map(self._objective.weight, items)),
+            ids=tuple(item.example.id for item in items),
+        )
+
+
+def micro_batches_of(
+    items: Sequence[TrainingItem], objective: Objective, plan: ComputePlan, *, rank: int = 0, world: int = 1
+) -> Iterator[MicroBatch]:
+    """Rows split by the token budget, this process's share of them."""
+    lengths = [item.example.row_tokens(is_packed=plan.is_packed) for item in items]
+    batches = micro_batches(lengths, max_tokens=plan.max_tokens, overhead=_OVERHEAD)
+    for places, is_counted in dealt(batches, world)[rank]:
+        chosen = [items[place] for place in places]
+        weight = sum(map(objective.weight, chosen)) if is_counted else 0
+        yield collate_items(chosen, is_packed=plan.is_packed, pad=plan.pad, weight=weight)
+
+
+def _only(steps: Sequence[StepInput]) -> StepInput:
+    (step,) = steps
+    return step
+
+
+class PreferenceTrainer(Trainer):
+    """Trains on `Steps`.
+
+    Args:
+        model: A policy or a reward model, perhaps with an adapter.
+        args: With `max_steps`; its batch sizes and accumulation are not looked at.
+        objective: The method.
+        plan: How rows are computed.
+        train_items, held_out_items: The rows; the latter may be empty.
+        batch_size: Rows of an optimizer step, over all processes.
+        callbacks: Told of steps, evaluations and checkpoints.
+
+    Raises:
+        ValueError: There are fewer rows than a step takes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        objective: Objective,
+        plan: ComputePlan,
+        train_items: Sequence[TrainingItem],
+        held_out_items: Sequence[TrainingItem] = (),
+        batch_size: int,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        args._n_gpu = min(args.n_gpu, 1)  # several GPUs are several processes, never DataParallel
+        order = StepOrder(len(train_items), batch_size, args.seed)
+        steps = Steps(
+            train_items, order, args.max_steps, objective, plan, rank=args.process_index, world=args.world_size
+        )
+        super().__init__(model, args, train_dataset=steps, eval_dataset=steps, callbacks=list(callbacks))
+        self.model_accepts_loss_kwargs = False
+        self._objective, self._plan = objective, plan
+        self._held_out_items = held_out_items
+        self._epochs_per_step = batch_size / len(train_items)
+        self._ids: tuple[str, ...] = ()
+        self._tracker = MeanTracker()
+        self._logged_at = time.monotonic()
+
+    # What a step is.
+
+    def get_train_dataloader(self) -> DataLoader[StepInput]:
+        """Whole steps, in order; not given to accelerate, which would split them once more."""
+        return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_only)
+
+    def training_step(self, model: nn.Module, inputs: StepInput, num_items_in_batch: object = None) -> Tensor:
+        """Gradients of a whole optimizer step.
+
+        Returns:
+            The step's loss, scalar; the mean over processes is that of the whole.
+
+        Raises:
+            NonFiniteLossError: It is NaN or infinite; the weights are as they were, the rows' ids are in a file.
+        """
+        model.train()
+        self._ids = inputs.ids
+        scale = self.args.world_size / inputs.weight  # gradients are averaged over processes
+        total = torch.zeros((), device=self.args.device)
+        z0 = self._z0(model, inputs.micro) if self._objective.needs_mismatches else None
+        for number, on_cpu in enumerate(inputs.micro, 1):
+            micro = on_cpu.to(self.args.device)
+            is_last = number == len(inputs.micro)
+            self.accelerator.gradient_state._set_sync_gradients(is_last)
+            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    reading = self._read(model, micro)
+                    losses = self._objective.losses(reading, micro, z0)
+                    loss = losses.sum() * (scale if micro.weight else 0.0)
+                self.accelerator.backward(loss, **self._backward_options())
+            total += loss.detach()
+            self._track(reading, micro)
+        self._refuse_non_finite(total, "loss")
+        return total
+
+    def _read(self, model: nn.Module, micro: MicroBatch) -> Reading:
+        if self._objective.reads == "rewards":
+            return Reading(completion_rewards(model, micro.batch), micro.batch.tokens)
+        found = token_logprobs(model, micro.batch, is_chunked=self._plan.is_chunked)
+        return Reading(found.sums, found.tokens)
+
+    def _z0(self, model: nn.Module, micro_batches: Iterable[MicroBatch]) -> Tensor:
+        """KTO's reference point over all rows and all processes, before any gradient."""
+        sums = torch.zeros(2, device=self.args.device)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for micro in micro_batches:
+                assert micro.mismatched is not None, "the rows have no mismatched responses"
+                mismatched = micro.mismatched.to(self.args.device)
+                ratios = log_ratios_of(self._read(model, mismatched), mismatched)
+                if micro.weight:
+                    sums += torch.stack([ratios.sum(), mismatched.batch.is_present.sum()])
+        total, count = self.accelerator.reduce(sums, "sum")
+        return kto_z0((total / count).unsqueeze(0))
+
+    def _backward_options(self) -> dict[str, Any]:
+        # DeepSpeed would divide by its own count of micro-batches.
+        return {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        if self.accelerator.scaler is None:  # with float16, a step of infinite gradients is left out by the scaler
+            self._refuse_non_finite(torch.as_tensor(norm), "gradient")
+        return norm
+
+    def _refuse_non_finite(self, value: Tensor, what: str) -> None:
+        if self.args.world_size > 1 and what == "loss":
+            value = self.accelerator.reduce(value.clone(), "sum")  # all processes stop, or none
+        if math.isfinite(float(value)):
+            return
+        step = self.state.global_step + 1
+        path = Path(self.args.output_dir) / f"not-finite-at-step-{step}.json"
+        if self.args.should_save:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"step": step, "what": what, "ids": list(self._ids)}, indent=1))
+        raise NonFiniteLossError(
+            f"the {what} of step {step} is {float(value)}; stopped before it reached the weights. The rows of the step "
+            f"are in {path.name} beside the checkpoints, and the last checkpoint is as it was; look at those rows, or "
+            "use a lower --learning-rate"
+        )
+
+    def floating_point_ops(self, inputs: object) -> int:
+        """Not counted."""
+        return 0
+
+    def _get_num_items_in_batch(self, batch_samples: object, device: object) -> None:
+        """A step knows its own weight."""
+
+    # What is logged.
+
+    def _track(self, reading: Reading, micro: MicroBatch) -> None:
+        self._tracker.add(preference_metrics(self._objective, reading, micro))
+        tokens = (micro.batch.segment_ids >= 0).sum()
+        self._tracker.add({"tokens": Mean(tokens if micro.weight else tokens * 0, torch.zeros_like(tokens))})
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the steps since the last line came to, and what epoch it is."""
+        self.state.epoch = self.state.global_step * self._epochs_per_step
+        if "loss" in logs:
+            now = time.monotonic()
+            figures = self._reduced(self._tracker)
+            tokens = figures.pop("tokens", 0.0)
+            logs |= figures | {"tokens_per_second": tokens / max(now - self._logged_at, 1e-9)}
+            self._logged_at = now
+        super().log(logs, start_time)
+
+    def _reduced(self, tracker: MeanTracker) -> dict[str, float]:
+        """The figures over all processes; what has no count is a total."""
+        sums = tracker.drain()
+        names = sorted(sums)
+        if not names:
+            return {}
+        stacked = self.accelerator.reduce(torch.stack([sums[name] for name in names]).to(self.args.device), "sum")
+        rows = stacked.tolist()
+        return {
+            name: total / count if count else total
+            for name, (total, count) in zip(names, rows, strict=True)
+            if count or name == "tokens"
+        }
+
+    # What is evaluated.
+
+    def evaluate(
+        self, eval_dataset: object = None, ignore_keys: object = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Loss and figures on the held-out rows."""
+        tracker = MeanTracker()
+        with self._evaluating() as model:
+            held_out = list(self._split(self._held_out_items))
+            z0 = self._z0(model, held_out) if self._objective.needs_mismatches else None
+            for on_cpu in held_out:
+                micro = on_cpu.to(self.args.device)
+                reading = self._read(model, micro)
+                if micro.weight:
+                    loss = self._objective.losses(reading, micro, z0).sum()
+                    tracker.add({"loss": Mean(loss, torch.full_like(loss, micro.weight))})
+                    tracker.add(preference_metrics(self._objective, reading, micro))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._reduced(tracker).items()}
+        self.log(metrics)
+        self._logged_at = time.monotonic()
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def rewards_of(self, items: Sequence[TrainingItem]) -> list[tuple[float, ...]]:
+        """Reward of each completion of each row, in their order: the reward model's, or the one a policy implies."""
+        found: dict[str, tuple[float, ...]] = {}
+        with self._evaluating() as model:
+            for on_cpu in self._split(items):
+                micro = on_cpu.to(self.args.device)
+                rewards = self._objective.rewards(self._read(model, micro), micro).tolist()
+                for row_id, of_row, present in zip(
+                    micro.batch.ids, rewards, micro.batch.is_present.sum(-1).tolist(), strict=True
+                ):
+                    found[row_id] = tuple(of_row[:present])
+        for other in gather_object([found]):
+            found |= other
+        return [found[item.example.id] for item in items]
+
+    def _split(self, items: Sequence[TrainingItem]) -> Iterator[MicroBatch]:
+        """Any number of rows as micro-batches of this process, rows of like length together."""
+        by_length = sorted(items, key=lambda item: -item.example.row_tokens(is_packed=self._plan.is_packed))
+        for start in range(0, len(by_length), _EVALUATED_TOGETHER):
+            yield from micro_batches_of(
+                by_length[start : start + _EVALUATED_TOGETHER],
+                self._objective,
+                self._plan,
+                rank=self.args.process_index,
+                world=self.args.world_size,
+            )
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[nn.Module]:
+        """The model as it computes without learning."""
+        model = self.model_wrapped
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                yield model
+        finally:
+            model.train(was_training)
+
+    # What is saved.
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; None where there is none."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
