@@ -1,7 +1,8 @@
 """The plain values that travel between modules: frozen, no behaviour beyond what they hold, no imports but errors.
 
 A comparison walks: Comparison -> (rendered) ScoreRequest -> CandidateLogprobs -> Judgment -> row of the dataset; a
-response to be rated: Candidates -> ScoreRequest -> CandidateLogprobs -> Rating -> row.
+response to be rated: Candidates -> ScoreRequest -> CandidateLogprobs -> Rating -> row. Of a reward model,
+RewardRequest -> Reward stand in the middle.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 Role = Literal["system", "user", "assistant"]
 
@@ -180,6 +181,25 @@ class GenerateRequest:
         return bool(self.labels)
 
 
+@dataclass(frozen=True, slots=True)
+class RewardRequest:
+    """Ask a reward model how good a response is.
+
+    Attributes:
+        prompt: The conversation that it answers.
+        response: The empty string is valid.
+    """
+
+    prompt: tuple[Turn, ...]
+    response: str
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation with its response as the last message, all of it text of the data's."""
+        turns = (*self.prompt, Turn("assistant", self.response))
+        return tuple(Message(cast(Role, role), (Segment(content, is_template=False),)) for role, content in turns)
+
+
 class Usage(NamedTuple):
     """Tokens a call took; `cached_tokens` of the prompt's were not computed again."""
 
@@ -245,8 +265,21 @@ class Generation:
     usage: Usage = NO_USAGE
 
 
-Request = ScoreRequest | GenerateRequest
-Reply = CandidateLogprobs | Generation
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What a reward model scored a response.
+
+    Attributes:
+        value: Finite, on the model's own scale: only differences between responses to one prompt mean something.
+        usage: What the call took.
+    """
+
+    value: float
+    usage: Usage = NO_USAGE
+
+
+Request = ScoreRequest | GenerateRequest | RewardRequest
+Reply = CandidateLogprobs | Generation | Reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +374,8 @@ class Rating:
     """What the judge made of one response.
 
     Attributes:
-        probs: Probability of each score 1..10, after samples, principles and judges are averaged; sums to 1.
+        probs: Probability of each score 1..10, after samples, principles and judges are averaged; sums to 1. None of a
+            reward model, which gives a score of its own.
         label_mass: Share of the next-token probability on the ten scores, mean over the calls; None where no
             log-probability was read.
         is_bounded: Whether a score's mass was bounded rather than seen in any call.
@@ -351,9 +385,10 @@ class Rating:
         missing_judges: Judges of the panel that failed, under `--allow-partial-panel`.
         unreadable_samples: Samples that state no rating, under `--scoring sample`.
         calls: Judge calls behind the rating.
+        own_score: What a reward model scored, any finite number; None where there are `probs`.
     """
 
-    probs: tuple[float, ...]
+    probs: tuple[float, ...] | None
     label_mass: float | None = None
     is_bounded: bool = False
     rationale: str | None = None
@@ -363,19 +398,45 @@ class Rating:
     missing_judges: tuple[str, ...] = ()
     unreadable_samples: int = 0
     calls: int = 0
+    own_score: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.probs is None) == (self.own_score is None):
+            raise ValueError("a rating has either the probabilities of the ten scores or a reward model's own score")
 
     @property
-    def rating(self) -> float:
-        """Expectation over the ten scores, in [1, 10]."""
-        return _expectation(self.probs)
+    def rating(self) -> float | None:
+        """Expectation over the ten scores, in [1, 10]; None of a reward model."""
+        return None if self.probs is None else _expectation(self.probs)
 
     @property
     def reward(self) -> float:
-        """(rating - 5.5) / 4.5, in [-1, 1]: 0 for a judge that finds all scores equally likely.
+        """(rating - 5.5) / 4.5, in [-1, 1]: 0 for a judge that finds all scores equally likely. Of a reward model its
+        own score, any number: 0 for an average reference response, where the model has a recorded shift.
 
         Source: Lee et al., RLAIF, arXiv:2309.00267, section 2.2.2; it gives no formula for the map, this is ours.
         """
-        return (self.rating - 5.5) / 4.5
+        if self.own_score is not None:
+            return self.own_score
+        assert self.probs is not None
+        return (_expectation(self.probs) - 5.5) / 4.5
+
+    @property
+    def unit_reward(self) -> float:
+        """The reward mapped to [0, 1], for trainers that filter by it: (reward + 1) / 2, or of a reward model the
+        probability (a sigmoid) that it prefers the response to one of reward 0."""
+        return (self.reward + 1.0) / 2.0 if self.own_score is None else sigmoid(self.own_score)
+
+
+def sigmoid(logit: float) -> float:
+    """1 / (1 + exp(-logit)), in [0, 1], without overflow.
+
+    >>> sigmoid(0.0), sigmoid(-1000.0), sigmoid(1000.0)
+    (0.5, 0.0, 1.0)
+    """
+    if logit >= 0:
+        return 1.0 / (1.0 + math.exp(-logit))
+    return math.exp(logit) / (1.0 + math.exp(logit))
 
 
 def _expectation(probs: tuple[float, ...]) -> float:

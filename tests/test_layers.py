@@ -138,6 +138,8 @@ def test_the_checks_see_what_they_are_there_for() -> None:
         "from rlaif.cli.main import main; assert main(['--help']) == 0",
         "from rlaif.cli.main import main; assert main(['label', '--help']) == 0",
         "from rlaif.cli.main import main; assert main(['show', 'prompt', '--help']) == 0",
+        "from rlaif.cli.main import main; assert main(['train', '--help']) == 0",
+        "from rlaif.cli.main import main; assert main(['train', 'dpo', '--help']) == 0",
         "from rlaif.cli.main import main; assert main(['--version']) == 0",
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    AutoModelForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -98,6 +99,34 @@ def make_model(kind: str, vocab_size: int, *, context: int = 512, seed: int = 0)
         return LlamaForCausalLM(LlamaConfig(**sizes, **rest, head_dim=32 if kind == "llama-wide" else 8))
     slides = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
     return Qwen2ForCausalLM(Qwen2Config(**sizes, **rest, **(slides if kind == "qwen2-sliding" else {})))
+
+
+def make_reward_model(kind: str, vocab_size: int, *, context: int = 512, labels: int = 1) -> PreTrainedModel:
+    """A random reward model of the kinds of `make_model`; padding is told by the id 0, which is also an ordinary token."""
+    config = make_model(kind, vocab_size, context=context).config
+    config.num_labels, config.pad_token_id = labels, 0
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(config)
+
+
+def save_reward_model(
+    folder: Path,
+    kind: str = "llama",
+    *,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    context: int = 512,
+    labels: int = 1,
+    shift: float | None = None,
+) -> Path:
+    """A reward model's folder as a user would have it: without a padding token, and with a shift if one is given."""
+    tokenizer = tokenizer or byte_level_tokenizer()
+    tokenizer.save_pretrained(folder)
+    model = make_reward_model(kind, len(tokenizer), context=context, labels=labels)
+    model.config.pad_token_id, model.config.eos_token_id = None, tokenizer.eos_token_id
+    if shift is not None:
+        model.config.reward_shift = shift
+    model.save_pretrained(folder)
+    return folder
 
 
 def save_model(

@@ -27,7 +27,7 @@ class Palette(NamedTuple):
     other: str
 
 
-_ON_WHITE = Palette("#1d2330", "#b9bec8", "#1f5fb8", "#b4500f")
+ON_WHITE = Palette("#1d2330", "#b9bec8", "#1f5fb8", "#b4500f")
 
 # Colours that nobody would draw with: in the SVG they become CSS classes, which the page colours for light and dark.
 _SENTINELS = Palette("#010203", "#010204", "#010205", "#010206")
@@ -70,10 +70,30 @@ def save_plots(audit: Audit, folder: Path) -> list[Path]:
     for plot in plots(audit):
         if plot.draw is not None:
             path = folder / f"{plot.name}.png"
-            drawing = _drawing(plot, _ON_WHITE)
-            drawing.savefig(path, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+            save_png(_drawing(plot, ON_WHITE), path)
             saved.append(path)
     return saved
+
+
+def framed(palette: Palette) -> tuple[Drawing, Axes]:
+    """An empty drawing and its axes, in the style of all our plots; it belongs to no window and no global state."""
+    from matplotlib.figure import Figure as Drawing
+
+    drawing = Drawing(figsize=_SIZE, layout="constrained")
+    axes = drawing.add_subplot()
+    axes.tick_params(colors=palette.ink, labelsize=10, length=3)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(palette.faint)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(palette.ink)
+        label.set_fontsize(10.5)
+    return drawing, axes
+
+
+def save_png(drawing: Drawing, path: Path) -> None:
+    """Write a drawing on white; the same drawing makes the same bytes."""
+    drawing.savefig(path, format="png", dpi=200, facecolor="white", metadata={"Software": None})
 
 
 def plot_svg(plot: Plot) -> str:
@@ -96,20 +116,10 @@ def plot_svg(plot: Plot) -> str:
 
 
 def _drawing(plot: Plot, palette: Palette) -> Drawing:
-    from matplotlib.figure import Figure as Drawing
-
     if plot.draw is None:
         raise ValueError(f"the plot {plot.name} has no data: {plot.why}")
-    drawing = Drawing(figsize=_SIZE, layout="constrained")
-    axes = drawing.add_subplot()
-    axes.tick_params(colors=palette.ink, labelsize=10, length=3)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(palette.faint)
+    drawing, axes = framed(palette)
     plot.draw(axes, palette)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(palette.ink)
-        label.set_fontsize(10.5)
     return drawing
 
 

@@ -1,5 +1,6 @@
 """The one seam between the judge and the models it can ask: a backend takes a request and returns a reply.
 
+There are two kinds: a language model is asked for log-probabilities or text, a reward model for a number.
 A backend knows records and errors, and no judge. It makes each call once: retries, concurrency and the journal are the
 engine's. A new backend is one file, one line in `registry.py` and one run of `tests/backends/contract.py`.
 """
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rlaif.records import CandidateLogprobs, GenerateRequest, Generation, Message, ScoreRequest
+from rlaif.records import CandidateLogprobs, GenerateRequest, Generation, Message, Reward, RewardRequest, ScoreRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +24,18 @@ class Capabilities:
             a chain of thought is read from the reply itself. False: the verdict is asked for in a second call.
         is_in_process: The model runs in this process: calls are batched, nothing is rate-limited, retries do not help.
         context_tokens: Longest prompt plus completion; None when unknown.
+        has_rewards: It is a `RewardBackend`, which has no log-probabilities; else a `LanguageBackend`.
     """
 
     has_logprobs: bool = True
     has_token_alternatives: bool = False
     is_in_process: bool = False
     context_tokens: int | None = None
+    has_rewards: bool = False
 
 
 class Backend(Protocol):
-    """A language model that can be asked. One instance serves many concurrent calls on one event loop."""
+    """A model that can be asked. One instance serves many concurrent calls on one event loop."""
 
     @property
     def name(self) -> str:
@@ -48,6 +51,17 @@ class Backend(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens that a call with these messages takes in; an estimate (characters / 4) where there is no tokenizer at
+        hand."""
+
+    async def aclose(self) -> None:
+        """Free sockets, threads and processes; safe to call twice."""
+
+
+class LanguageBackend(Backend, Protocol):
+    """A language model."""
+
     async def score(self, request: ScoreRequest) -> CandidateLogprobs:
         """Log-probabilities of the next token after the messages.
 
@@ -58,8 +72,9 @@ class Backend(Protocol):
     async def generate(self, request: GenerateRequest) -> Generation:
         """Text after the messages. Raises as `score` does."""
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Prompt tokens of a call; an estimate (characters / 4) where there is no tokenizer at hand."""
 
-    async def aclose(self) -> None:
-        """Free sockets, threads and processes; safe to call twice."""
+class RewardBackend(Backend, Protocol):
+    """A reward model."""
+
+    async def reward(self, request: RewardRequest) -> Reward:
+        """How good the response is. Raises as `LanguageBackend.score` does."""

@@ -26,15 +26,7 @@ class BuiltinBackend(HfBackend):
     """
 
     def __init__(self, model: str = "tiny", *, max_batch_tokens: int = 16384, truncate: bool = False) -> None:
-        if model not in BUILTIN_MODELS:
-            hint = did_you_mean(model, BUILTIN_MODELS)
-            raise ConfigError(f"judge 'builtin:{model}': unknown model{hint}; known: {', '.join(BUILTIN_MODELS)}")
-        folder = Path(__file__).parent / BUILTIN_MODELS[model]
-        if missing := [name for name in _FILES if not (folder / name).is_file()]:
-            raise BackendUnusableError(
-                f"judge 'builtin:{model}': the package lacks rlaif/backends/{folder.name}/{missing[0]}; "
-                "the installation is broken, install rlaif again"
-            )
+        folder = builtin_folder(model)
         super().__init__(
             str(folder),
             name=f"builtin:{model}",
@@ -42,3 +34,21 @@ class BuiltinBackend(HfBackend):
             max_batch_tokens=max_batch_tokens,
             truncate=truncate,
         )
+
+
+def builtin_folder(name: str) -> Path:
+    """The folder of a shipped model. Raises as `BuiltinBackend`.
+
+    >>> builtin_folder("tiny").name
+    'builtin_model'
+    """
+    if name not in BUILTIN_MODELS:
+        hint = did_you_mean(name, BUILTIN_MODELS)
+        raise ConfigError(f"'builtin:{name}': unknown model{hint}; known: {', '.join(BUILTIN_MODELS)}")
+    folder = Path(__file__).parent / BUILTIN_MODELS[name]
+    if missing := [file for file in _FILES if not (folder / file).is_file()]:
+        raise BackendUnusableError(
+            f"'builtin:{name}': the package lacks rlaif/backends/{folder.name}/{missing[0]}; "
+            "the installation is broken, install rlaif again"
+        )
+    return folder

@@ -14,8 +14,8 @@ class BackendConfig:
     """
 
     judge: tuple[str, ...] = ("builtin:tiny",)
-    """Judge to ask, BACKEND:MODEL (openai:NAME, vllm:PATH_OR_NAME, hf:PATH_OR_NAME, builtin:tiny); given more than
-    once, a panel."""
+    """Judge to ask, BACKEND:MODEL (openai:NAME, vllm:PATH_OR_NAME, hf:PATH_OR_NAME, hf-reward:PATH for a reward
+    model, builtin:tiny); given more than once, a panel."""
 
     base_url: tuple[str, ...] = ()
     """Address of an OpenAI-compatible server, up to and with /v1; given more than once, replicas of one model."""
@@ -27,19 +27,20 @@ class BackendConfig:
     """Seconds until a call counts as lost and is made again."""
 
     device: str = "auto"
-    """Device of an hf model: auto, cpu, cuda, cuda:1, mps; vLLM takes the GPUs it sees."""
+    """Device of an hf or hf-reward model: auto, cpu, cuda, cuda:1, mps; vLLM takes the GPUs it sees."""
 
     dtype: str = "auto"
     """Number type of an in-process model: auto (as saved; float32 on a CPU), float32, bfloat16, float16."""
 
     batch_tokens: Annotated[int, "at least 1"] = 16384
-    """Most tokens in one batch of an hf or builtin model; vLLM has max_num_batched_tokens."""
+    """Most tokens in one batch of an hf, hf-reward or builtin model; vLLM has max_num_batched_tokens."""
 
     vllm_arg: tuple[str, ...] = ()
     """Engine argument of vLLM as KEY=VALUE, such as tensor_parallel_size=2; given more than once, several."""
 
     truncate: bool = False
-    """Cut a prompt that does not fit the context in the middle of its longest text, instead of failing the row."""
+    """Cut a prompt that does not fit the context in the middle of its longest text (for hf-reward, at the
+    start), instead of failing the row."""
 
     def __post_init__(self) -> None:
         if not self.judge:

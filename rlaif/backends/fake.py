@@ -2,6 +2,7 @@
 
     backend = FakeBackend(lambda request: 0.8)          # P("1") = 0.8, whatever is asked
     backend = FakeBackend(lambda request: "Preferred response: 2")
+    backend = FakeBackend(lambda request: float(len(request.response)), capabilities=REWARDS)    # a reward model
 
 By name: `fake:0.8` answers P("1") = 0.8, `fake:longer` prefers the longer response.
 """
@@ -23,13 +24,18 @@ from rlaif.records import (
     Message,
     Reply,
     Request,
+    Reward,
+    RewardRequest,
     ScoreRequest,
     TokenLogprob,
     Usage,
 )
 
+REWARDS = Capabilities(has_logprobs=False, has_rewards=True)
+"""What a reward model can do."""
+
 Answer = float | str | Reply
-"""P(first label), text to generate, a ready reply, or (raised) an error."""
+"""P(first label), or a reward, text to generate, a ready reply, or (raised) an error."""
 
 
 class FakeBackend:
@@ -89,12 +95,20 @@ class FakeBackend:
         answer = await self._answer(request)
         if isinstance(answer, Generation):
             return answer
-        if isinstance(answer, CandidateLogprobs):
+        if isinstance(answer, CandidateLogprobs | Reward):
             raise TypeError("a fake handler must return text, a float or a Generation to a generate request")
         text = answer if isinstance(answer, str) else ("1" if answer >= 0.5 else "2")
         tokens = tuple(GeneratedToken(char, (TokenLogprob(char, -0.1),)) for char in text)
         usage = Usage(self.count_tokens(request.messages), len(text))
         return Generation(text, "stop", tokens if request.wants_logprobs else (), usage)
+
+    async def reward(self, request: RewardRequest) -> Reward:
+        answer = await self._answer(request)
+        if isinstance(answer, float):
+            return Reward(answer, Usage(self.count_tokens(request.messages)))
+        if isinstance(answer, Reward):
+            return answer
+        raise TypeError(f"a fake handler must return a float or a Reward to a reward request, not {answer!r}")
 
     async def _answer(self, request: Request) -> Answer:
         self.requests.append(request)

@@ -6,21 +6,18 @@ runs the model. How a batch runs stands in `model_runs` and `prefix_sharing`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from rlaif.backends.base import Capabilities
-from rlaif.backends.in_process import Call, Collector, PromptFitter, R, deliver, own_copy, resolve
-from rlaif.backends.model_runs import CancelledRunError, Generated, GenerateJob, PaddedRunner, Runner, Scored, ScoreJob
+from rlaif.backends.in_process import Call, PromptFitter
+from rlaif.backends.model_runs import Generated, GenerateJob, PaddedRunner, Runner, Scored, ScoreJob
 from rlaif.backends.spelling import Spelling, joined, spelling_of
-from rlaif.errors import BackendError, BackendUnusableError
+from rlaif.backends.worker import LoadedOnce, Worker
 from rlaif.models.loading import describe, find_model, load_model, stop_ids
 from rlaif.records import (
     CandidateLogprobs,
@@ -28,7 +25,6 @@ from rlaif.records import (
     Generation,
     Message,
     Reply,
-    Request,
     ScoreRequest,
     Usage,
 )
@@ -86,12 +82,8 @@ class HfBackend:
         self._shares_prefixes = shares_prefixes
         self._prompts = PromptFitter(self._source.tokenizer, self._name, truncates=truncate)
         self._spelling = lru_cache(64)(self._find_spelling)
-        self._collector = Collector(_Call, self._hand_over)
-        self._handed_over: SimpleQueue[list[_Call] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._is_closed = threading.Event()
-        self._loaded: Runner | None = None
-        self._load_failure: BackendError | None = None
+        self._worker = Worker(self._name, _Call, prepare=self._prepare, answer=self._answer)
+        self._loaded = LoadedOnce(self._name, self._load)
 
     @property
     def name(self) -> str:
@@ -121,59 +113,26 @@ class HfBackend:
             PromptTooLongError: The prompt does not fit the context.
             BackendUnusableError: A label takes more tokens than two, or the model cannot be loaded.
         """
-        return await self._ask(request, CandidateLogprobs)
+        return await self._worker.ask(request, CandidateLogprobs)
 
     async def generate(self, request: GenerateRequest) -> Generation:
         """Text after the messages, ended by the model, `max_tokens` or the context. Raises as `score` does."""
-        return await self._ask(request, Generation)
+        return await self._worker.ask(request, Generation)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return self._prompts.count(messages)
 
     async def aclose(self) -> None:
         """Stop the worker after the score batch or the token it computes now; calls without an answer fail."""
-        self._is_closed.set()
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        self._handed_over.put(None)
-        await asyncio.to_thread(thread.join)
-        self._prompts.report(self._source.context_tokens)
-
-    # The event loop's side.
-
-    async def _ask(self, request: Request, reply_type: type[R]) -> R:
-        if self._is_closed.is_set():
-            raise self._closed()
-        return await self._collector.ask(request, reply_type)
-
-    def _hand_over(self, calls: list[_Call]) -> None:
-        if self._is_closed.is_set():
-            resolve([(call, self._closed()) for call in calls])
-            return
-        if self._thread is None:
-            # A daemon, so that Ctrl-C does not wait for a batch.
-            self._thread = threading.Thread(target=_work, args=(self, self._handed_over), name=self._name, daemon=True)
-            self._thread.start()
-        self._handed_over.put(calls)
-
-    def _closed(self) -> BackendUnusableError:
-        return BackendUnusableError(f"{self._name} was closed before it answered; what it had begun is lost")
+        if await self._worker.aclose():
+            self._prompts.report(self._source.context_tokens)
 
     # The worker's side.
 
     @property
     def _runner(self) -> Runner:
-        """The model, loaded by the first call; one that cannot be loaded is not tried again."""
-        if self._load_failure is not None:
-            raise self._load_failure
-        if self._loaded is None:
-            try:
-                self._loaded = self._load()
-            except Exception as error:
-                self._load_failure = _load_error(self._name, error)
-                raise self._load_failure from error
-        return self._loaded
+        """The model, loaded by the first call."""
+        return self._loaded.get()
 
     def _load(self) -> Runner:
         self._model = load_model(self._source)
@@ -211,7 +170,7 @@ class HfBackend:
             self._score([calls[row] for row in rows])
             return {row: self._logprobs(calls[row]) for row in rows if len(calls[row].scored) == len(calls[row].jobs)}
         jobs = [self._generate_job(calls[row]) for row in rows]
-        written = self._runner.generate(jobs, self._stops, self._is_closed.is_set)
+        written = self._runner.generate(jobs, self._stops, self._worker.is_closed.is_set)
         return {rows[at]: self._text(calls[rows[at]], result) for at, result in written.items()}
 
     def _score(self, calls: Sequence[_Call]) -> None:
@@ -248,60 +207,3 @@ class HfBackend:
         text: str = self._source.tokenizer.decode(spoken, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         usage = Usage(len(call.ids), len(generated.ids), generated.cached_tokens)
         return Generation(text, "stop" if generated.is_stopped else "length", usage=usage)
-
-
-def _work(backend: HfBackend, handed_over: SimpleQueue[list[_Call] | None]) -> None:
-    """The worker thread: answer what waits, batch by batch, until the backend is closed and None handed over."""
-    import torch
-
-    backlog: list[_Call] = []
-    with torch.inference_mode():
-        while True:
-            news = [] if backlog else [handed_over.get()]
-            while not handed_over.empty():
-                news.append(handed_over.get())
-            if backend._is_closed.is_set():
-                unanswered = backlog + [call for calls in news if calls is not None for call in calls]
-                deliver([(call, backend._closed()) for call in unanswered])
-                return
-            for calls in news:
-                backlog += _prepared(backend, calls or [])
-            backlog = [call for call in backlog if not call.future.cancelled()]
-            if not backlog:
-                continue
-            try:
-                replies = backend._answer(backlog)
-            except CancelledRunError:
-                continue  # to the end, above
-            except Exception as error:  # whatever it is, it belongs to those who wait
-                deliver([(call, _as_backend_error(backend.name, error)) for call in backlog])
-                backlog = []
-                continue
-            deliver([(backlog[row], reply) for row, reply in replies.items()])
-            backlog = [call for row, call in enumerate(backlog) if row not in replies]
-
-
-def _prepared(backend: HfBackend, calls: Sequence[_Call]) -> list[_Call]:
-    ready, failed = [], []
-    for call in calls:
-        try:
-            backend._prepare(call)
-            ready.append(call)
-        except Exception as error:
-            failed.append((call, error))
-    deliver(failed)
-    return ready
-
-
-def _load_error(name: str, error: Exception) -> BackendError:
-    if isinstance(error, BackendError):
-        return error
-    return BackendUnusableError(f"{name} cannot be loaded: {type(error).__name__}: {error}")
-
-
-def _as_backend_error(name: str, error: Exception) -> BackendError:
-    if isinstance(error, BackendError):
-        return own_copy(error)
-    wrapped = BackendError(f"{name} failed on a batch: {type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped

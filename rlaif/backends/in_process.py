@@ -1,4 +1,5 @@
-"""What the backends of models at hand (`hf`, `vllm`) share: collecting calls, fitting prompts, delivering replies.
+"""What the backends of models at hand (`hf`, `hf-reward`, `vllm`) share: collecting calls, fitting prompts, delivering
+replies.
 
 Calls made at the same time are handed over at once, so that they are answered together. Handing over and delivering
 cross threads: the caller's event loop stands on one side, the backend's threads on the other.
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rlaif.errors import BackendError, PromptTooLongError
-from rlaif.records import CandidateLogprobs, Generation, Message, Reply, Request
+from rlaif.records import CandidateLogprobs, Generation, Message, Reply, Request, Reward
 from rlaif.tokens import PromptEncoder, flatten, truncate
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-R = TypeVar("R", CandidateLogprobs, Generation)
+R = TypeVar("R", CandidateLogprobs, Generation, Reward)
 _SETTLE_ROUNDS = 8
 """Turns of the event loop, at most, in which more calls may still join a batch: one task starts another in a few."""
 

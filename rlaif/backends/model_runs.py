@@ -138,6 +138,19 @@ def _draw(logits: torch.Tensor, job: GenerateJob, draw: random.Random) -> int:
     return min(token, len(cumulative) - 1)
 
 
+def fitting(lengths: Sequence[int], max_batch_tokens: int) -> list[int]:
+    """The first row and those of the nearest lengths, while the padded batch fits; the first in any case."""
+    order = sorted(range(len(lengths)), key=lambda row: (abs(lengths[row] - lengths[0]), row))
+    taken: list[int] = []
+    longest = 0
+    for row in order:
+        longest = max(longest, lengths[row])
+        if taken and longest * (len(taken) + 1) > max_batch_tokens:
+            break
+        taken.append(row)
+    return taken
+
+
 class PaddedRunner:
     """Each prompt in its own row, padded on the left, so that the last column is every prompt's last token.
 
@@ -152,7 +165,7 @@ class PaddedRunner:
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def score(self, jobs: Sequence[ScoreJob]) -> dict[int, Scored]:
-        rows = self._fitting([len(job.ids) for job in jobs])
+        rows = fitting([len(job.ids) for job in jobs], self._max_batch_tokens)
         unique = {tuple(jobs[row].ids): None for row in rows}
         place = {ids: index for index, ids in enumerate(unique)}
         logits = _PaddedDecoding(self._model, list(unique), self._keeps_logits, with_cache=False).logits
@@ -163,22 +176,10 @@ class PaddedRunner:
     def generate(
         self, jobs: Sequence[GenerateJob], stops: frozenset[int], is_cancelled: Callable[[], bool] = never
     ) -> dict[int, Generated]:
-        rows = self._fitting([len(job.ids) + job.max_tokens for job in jobs])
+        rows = fitting([len(job.ids) + job.max_tokens for job in jobs], self._max_batch_tokens)
         batch = [jobs[row] for row in rows]
         decoding = _PaddedDecoding(self._model, [job.ids for job in batch], self._keeps_logits, with_cache=True)
         return dict(zip(rows, decode(decoding, batch, stops, is_cancelled), strict=True))
-
-    def _fitting(self, lengths: Sequence[int]) -> list[int]:
-        """The first row and those of the nearest lengths, while the padded batch fits."""
-        order = sorted(range(len(lengths)), key=lambda row: (abs(lengths[row] - lengths[0]), row))
-        taken: list[int] = []
-        longest = 0
-        for row in order:
-            longest = max(longest, lengths[row])
-            if taken and longest * (len(taken) + 1) > self._max_batch_tokens:
-                break
-            taken.append(row)
-        return taken
 
 
 class _PaddedDecoding:

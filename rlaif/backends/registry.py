@@ -38,6 +38,18 @@ def _hf(model: str, config: BackendConfig) -> Backend:
     )
 
 
+def _hf_reward(model: str, config: BackendConfig) -> Backend:
+    from rlaif.backends.hf_reward import HfRewardBackend
+
+    return HfRewardBackend(
+        model,
+        device=config.device,
+        dtype=config.dtype,
+        max_batch_tokens=config.batch_tokens,
+        truncate=config.truncate,
+    )
+
+
 def _vllm(model: str, config: BackendConfig) -> Backend:
     from rlaif.backends.vllm import VllmBackend
 
@@ -56,7 +68,14 @@ def _fake(model: str, config: BackendConfig) -> Backend:
     return FakeBackend.named(model)
 
 
-_OWN: dict[str, BackendFactory] = {"openai": _openai, "vllm": _vllm, "hf": _hf, "builtin": _builtin, "fake": _fake}
+_OWN: dict[str, BackendFactory] = {
+    "openai": _openai,
+    "vllm": _vllm,
+    "hf": _hf,
+    "hf-reward": _hf_reward,
+    "builtin": _builtin,
+    "fake": _fake,
+}
 
 
 def open_backend(spec: str, config: BackendConfig) -> Backend:
@@ -77,6 +96,11 @@ def open_backend(spec: str, config: BackendConfig) -> Backend:
         factory: BackendFactory = others[kind].load()
         return factory(model, config)
     raise ConfigError(f"judge {spec!r}: unknown backend {kind!r}{did_you_mean(kind, known)}; known: {', '.join(known)}")
+
+
+def is_reward_model(spec: str) -> bool:
+    """Whether a judge, by its name, is one of our reward models."""
+    return spec.startswith("hf-reward:")
 
 
 def is_demonstration(spec: str) -> bool:

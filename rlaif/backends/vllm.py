@@ -269,6 +269,7 @@ class VllmBackend:
             halves = [{"head": head.id, "tails": split.tail_ids} for split in spelling.splits for head in split.heads]
             wanted = [token.id for token in spelling.tokens]
             return {"ids": call.ids, "wanted": wanted, "halves": halves, "floor": _FLOOR}
+        assert isinstance(request, GenerateRequest)
         call.ids = self._prompts.fit(request.messages, None if context is None else context - 1)
         room = request.max_tokens if context is None else min(request.max_tokens, context - len(call.ids))
         return {

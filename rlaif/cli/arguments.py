@@ -23,7 +23,9 @@ METAVARS = {
     "calibration": "FILE.json",
     "cluster": "COLUMN",
     "columns": "NAME=PATH",
+    "center_on": "FILE",
     "constitution": "NAME_OR_FILE",
+    "data": "RUN_OR_FILE",
     "fit_calibration": "FILE.json",
     "human": "FILE",
     "id": "ID",
@@ -33,9 +35,14 @@ METAVARS = {
     "max_cost": "USD",
     "only": "NAME",
     "out": "DIR",
+    "lora_target": "LAYER",
     "price": "IN/OUT",
     "principles": "all|sample|ID,ID",
+    "reference": "MODEL",
+    "reference_cache": "DIR",
+    "report_to": "NAME",
     "timeout": "S",
+    "trainer_arg": "KEY=VALUE",
 }
 """What stands for a value in the help, where the option's type does not say enough."""
 

@@ -6,9 +6,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 Result = TypeVar("Result")
 
@@ -37,9 +38,7 @@ def run_interruptible(work: Coroutine[Any, Any, Result], on_stopping: Callable[[
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal is_stopping
         if is_stopping:
-            if sys.stderr.isatty():
-                os.write(2, _SHOW_CURSOR)  # a progress bar hides it
-            os._exit(EXIT_CODE)
+            _end_at_once()
         is_stopping = True
         if not running:
             raise KeyboardInterrupt
@@ -62,3 +61,50 @@ def run_interruptible(work: Coroutine[Any, Any, Result], on_stopping: Callable[[
         for number, handler in previous.items():
             signal.signal(number, handler)
         work.close()
+
+
+class StoppableDisplay(Protocol):
+    """What shows the work that is to be stopped."""
+
+    @property
+    def is_stepping(self) -> bool:
+        """Whether steps are going on that can be ended in order."""
+
+    def stop(self) -> None:
+        """Have the work stop after the step, and say so. Called from a signal handler."""
+
+
+@contextmanager
+def stopping_after_the_step(display: StoppableDisplay) -> Iterator[None]:
+    """While it lasts, the first SIGINT or SIGTERM stops steps in order, and anything else at once.
+
+    Args:
+        display: Told to stop while it shows steps; the work then ends in order and raises `KeyboardInterrupt`. A second
+            signal ends the process with exit code 130, and what was committed is on disk.
+
+    Raises:
+        KeyboardInterrupt: A signal came while there were no steps.
+    """
+    is_told = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal is_told
+        if is_told:
+            _end_at_once()
+        is_told = True
+        if not display.is_stepping:
+            raise KeyboardInterrupt
+        display.stop()
+
+    previous = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _end_at_once() -> NoReturn:
+    if sys.stderr.isatty():
+        os.write(2, _SHOW_CURSOR)  # a progress bar hides it
+    os._exit(EXIT_CODE)

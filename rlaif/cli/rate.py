@@ -13,7 +13,8 @@ LINE = CommandLine(
     prog="rlaif rate",
     description=(
         "Rate responses from 1 to 10, each alone: the expectation over the judge's ten scores, the distribution behind "
-        "it, and a reward in [-1, 1]. Takes rows of prompt and response, or of prompt and responses. "
+        "it, and a reward in [-1, 1]; a reward model (hf-reward:) gives a reward alone. Takes rows of prompt and "
+        "response, or of prompt and responses. "
         "The same command again resumes a run that was cut short."
     ),
     positionals=("input",),

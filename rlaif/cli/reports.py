@@ -15,7 +15,8 @@ from rlaif.cli.terminal import one_line
 from rlaif.engine.explaining import Exchange, ExplainedCall, Explanation
 from rlaif.engine.kinds import RUNS
 from rlaif.errors import RunFolderError
-from rlaif.records import RATING_LABELS, CandidateLogprobs, Candidates, Comparison, NamedRating, Reply
+from rlaif.judge.config import PANEL_SETTINGS
+from rlaif.records import RATING_LABELS, CandidateLogprobs, Candidates, Comparison, NamedRating, Reply, Reward
 
 _PRINCIPLES = ("constitution", "principles")
 
@@ -31,7 +32,10 @@ def run_report(folder: Path, known: Mapping[str, Any]) -> str:
     judging, versions = config.get("judging", {}), known.get("versions", {})
     kind = RUNS[known["command"]].kind
     elsewhere = ("task", *_PRINCIPLES, *kind.unused)
-    settings = [f"{name} {value}" for name, value in judging.items() if name not in elsewhere]
+    judges = known.get("judges", [])
+    asks_words = not judges or any(not judge.get("is_reward_model") for judge in judges)
+    names = [name for name in judging if name not in elsewhere] if asks_words else PANEL_SETTINGS
+    settings = [f"{name} {judging.get(name)}" for name in names]
     principles = ": ".join(str(judging[name]) for name in _PRINCIPLES) if judging.get("constitution") else "none"
     rows, failed, of = (f"{counts.get(name, 0):,}" for name in ("rows", "failures", "input"))
     asked, replayed, retries = (f"{calls.get(name, 0):,}" for name in ("asked", "replayed", "retries"))
@@ -41,9 +45,8 @@ def run_report(folder: Path, known: Mapping[str, Any]) -> str:
     lines = [
         ("run", f"{nearby(folder)} ({known.get('status')})"),
         ("command", str(known.get("repeat") or "not recorded")),
-        *[("judge", _judge(judge)) for judge in known.get("judges", [])],
-        ("task", str(judging.get("task"))),
-        ("principles", principles),
+        *[("judge", _judge(judge)) for judge in judges],
+        *([("task", str(judging.get("task"))), ("principles", principles)] if asks_words else []),
         ("settings", ", ".join([*settings, f"seed {config.get('seed')}"])),
         *([("calibration", _calibration(calibration))] if calibration else []),
         ("input", str(config.get("input"))),
@@ -66,7 +69,8 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
 
 
 def _judge(judge: Mapping[str, Any]) -> str:
-    return f"{judge.get('name')}{' (a demonstration judge)' if judge.get('is_demonstration') else ''}"
+    kind = " (a reward model)" if judge.get("is_reward_model") else ""
+    return f"{judge.get('name')}{' (a demonstration judge)' if judge.get('is_demonstration') else kind}"
 
 
 def _failure_lines(folder: Path) -> list[str]:
@@ -203,6 +207,8 @@ def _reply(exchange: Exchange) -> str:
     if isinstance(reply, CandidateLogprobs):
         tokens = [f"{one.token!r} {math.exp(one.logprob):.6f}" for one in reply.tokens]
         return f"next token: {', '.join(tokens)}{'' if reply.is_exhaustive else ' (others not returned)'}"
+    if isinstance(reply, Reward):
+        return f"reward {reply.value:.6f}"
     return f"{reply.text}\n(finish reason: {reply.finish_reason})"
 
 
@@ -212,6 +218,8 @@ def _reading(call: ExplainedCall) -> str:
     reading = call.reading
     if reading is None:
         return "none: a reply is missing"
+    if reading.reward is not None:
+        return f"reward {reading.reward:.6f}"
     if reading.probs is None:
         return "the sample states no label"
     mass = f", label mass {reading.label_mass:.6f}" if reading.label_mass is not None else ""

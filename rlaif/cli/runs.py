@@ -144,10 +144,11 @@ def statistics_lines(statistics: Mapping[str, Any]) -> list[tuple[str, str]]:
     >>> statistics_lines({"rating_mean": 7.25, "rating_sd": 1.5})
     [('rating', '7.25 mean, 1.50 standard deviation')]
     """
-    lines = []
-    if isinstance(mean := statistics.get("rating_mean"), float):
-        spread = statistics.get("rating_sd")
-        lines.append(("rating", f"{mean:.2f} mean" + (f", {spread:.2f} standard deviation" if spread else "")))
+    lines: list[tuple[str, str]] = []
+    for name in ("rating", "reward"):  # a reward model gives no ratings; else the reward is the rating again
+        if not lines and isinstance(mean := statistics.get(f"{name}_mean"), float):
+            spread = statistics.get(f"{name}_sd")
+            lines.append((name, f"{mean:.2f} mean" + (f", {spread:.2f} standard deviation" if spread else "")))
     shares = {
         "swap_consistency": ("swap consistency", "same verdict in both orders"),
         "same_position_rate": ("position bias", "same slot wins in both orders"),

@@ -15,10 +15,11 @@ from rlaif.cli.terminal import say
 from rlaif.engine.config import SourceConfig
 from rlaif.errors import ConfigError, InputError, did_you_mean
 from rlaif.judge.config import JudgeConfig
-from rlaif.records import GenerateRequest, Generation, Reply, Request
+from rlaif.records import GenerateRequest, Generation, Reply, Request, RewardRequest
 from rlaif.visibility import visible
 
 if TYPE_CHECKING:
+    from rlaif.backends.base import Capabilities
     from rlaif.engine.running import RunKind
 
 PROMPT = CommandLine(
@@ -130,17 +131,14 @@ def _show_row(command: ShowRowCommand) -> int:
 
 
 def _show_prompt(command: ShowPromptCommand) -> int:
+    from rlaif.engine.judges import judge_with
     from rlaif.engine.kinds import KINDS
     from rlaif.judge.constitutions import load_constitution
 
     kind = KINDS[command.command].kind
     name = command.judging.constitution
-    judge: Any = kind.judge(
-        command.judging,
-        load_constitution(name) if name else None,
-        seed=command.seed,
-        verdict_in_reply=command.judging.cot and _reads_verdicts_in_replies(command.backend),
-    )
+    constitution = load_constitution(name) if name else None
+    judge: Any = judge_with(kind.judge, command.judging, constitution, _capabilities(command), seed=command.seed)
     row = _row(kind, command)
     calls = [call for call in judge.plan(row) if call.sample == 0]
     if not calls:
@@ -179,6 +177,8 @@ def _steps(conversation: Generator[Request, Reply, Any]) -> Iterator[_Step]:
 def _wants(request: Request) -> str:
     if isinstance(request, GenerateRequest):
         return f"asks for text, at most {request.max_tokens} tokens"
+    if isinstance(request, RewardRequest):
+        return "asks for the reward of the last message"
     return f"asks for the log-probabilities of {_listed(request.labels)}"
 
 
@@ -217,16 +217,23 @@ def _row(kind: RunKind[Any, Any, Any], command: ShowPromptCommand) -> Any:
     raise InputError(f"has no row with the id {command.id!r}{near}", path=command.input)
 
 
-def _reads_verdicts_in_replies(config: BackendConfig) -> bool:
-    """Whether the judge gives log-probabilities with its text, so that reasons and verdict are one call."""
+def _capabilities(command: ShowPromptCommand) -> Capabilities:
+    """What the (first) judge can do, as far as it decides what it is asked; opened only where that takes it."""
     import asyncio
 
-    from rlaif.backends.registry import open_backend
+    from rlaif.backends.base import Capabilities
+    from rlaif.backends.registry import is_reward_model, open_backend
 
-    async def ask() -> bool:
-        backend = open_backend(config.judge[0], config)
+    spec = command.backend.judge[0]
+    if is_reward_model(spec):
+        return Capabilities(has_logprobs=False, has_rewards=True)
+    if not command.judging.cot:
+        return Capabilities()
+
+    async def ask() -> Capabilities:
+        backend = open_backend(spec, command.backend)
         try:
-            return backend.capabilities.has_token_alternatives
+            return backend.capabilities
         finally:
             await backend.aclose()
 

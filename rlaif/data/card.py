@@ -48,7 +48,8 @@ class CardFacts:
         judges: `BACKEND:MODEL` of each judge.
         is_demonstration: A judge is the built-in one, whose labels are for trying things out.
         task: The task or the template's file name.
-        template_fingerprint: SHA-256 of the prompt template and all it includes.
+        template_fingerprint: SHA-256 of the prompt template and all it includes; None where all judges are reward
+            models, which get no prompt.
         settings: Further settings of the judge that can change a label, in the order to show: name -> value.
         constitution, constitution_fingerprint: Name and fingerprint; None without one.
         principles: (id, text) of all the constitution's.
@@ -64,13 +65,14 @@ class CardFacts:
         example: A row as written; None when there is none.
         columns: Names of all columns, in their order.
         calibration: What the labels were calibrated with; None where they are the judge's own.
+        reward_models: Those of the judges that are reward models.
         derived_from: The run whose labels these were made from, without a call; None for a run that asked a judge.
     """
 
     title: str
     judges: tuple[str, ...]
     task: str
-    template_fingerprint: str
+    template_fingerprint: str | None
     source: str
     source_sha256: str
     statistics: LabelStatistics | RatingStatistics
@@ -90,6 +92,7 @@ class CardFacts:
     example: Mapping[str, Any] | None = None
     columns: tuple[str, ...] = ()
     calibration: Calibration | None = None
+    reward_models: tuple[str, ...] = ()
     derived_from: str | None = None
 
 
@@ -125,16 +128,7 @@ def render_card(facts: CardFacts) -> str:
 
 
 def _introduction(facts: CardFacts, words: _Words) -> str:
-    how = f"counted over sampled {'verdicts' if words is _LABELS else 'ratings'}"
-    if not _is_sampled(facts):
-        how = "read from the model's own log-probabilities"
-    text = (
-        "Pairs of responses with soft preference labels: for each pair, the probability that a language model prefers "
-        f"one response over the other, {how}."
-        if words is _LABELS
-        else "Responses with ratings from 1 to 10: for each response, how likely a language model is to give each "
-        f"score, {how}, and the mean score, which is the rating."
-    )
+    text = _what_it_holds(facts, words)
     text += f" No person made these {words.label}s; they carry the judge's tastes and mistakes."
     if facts.statistics.rows == 0:
         text += (
@@ -151,12 +145,37 @@ def _introduction(facts: CardFacts, words: _Words) -> str:
     return text
 
 
+def _what_it_holds(facts: CardFacts, words: _Words) -> str:
+    judge, how = "language model", f"counted over sampled {'verdicts' if words is _LABELS else 'ratings'}"
+    if _is_wordless(facts):
+        if words is _RATINGS:
+            return (
+                "Responses with rewards: for each response, the number that a reward model gives it, on a scale of its "
+                "own, of which only differences between responses to one prompt mean something."
+            )
+        judge, how = "reward model", "the sigmoid of the difference of their rewards"
+    elif not _is_sampled(facts):
+        how = "read from the model's own log-probabilities"
+    if words is _RATINGS:
+        return (
+            "Responses with ratings from 1 to 10: for each response, how likely a language model is to give each "
+            f"score, {how}, and the mean score, which is the rating."
+        )
+    text = (
+        f"Pairs of responses with soft preference labels: for each pair, the probability that a {judge} prefers "
+        f"one response over the other, {how}."
+    )
+    if facts.reward_models and not _is_wordless(facts):
+        names = ", ".join(map(code, facts.reward_models))
+        text += f" The probability of a reward model ({names}) is the sigmoid of the difference of their rewards."
+    return text
+
+
 def _judge_section(facts: CardFacts, words: _Words) -> str:
     judges = facts.judges
     rows = [
         ("Judge" if len(judges) == 1 else f"Panel of {len(judges)} judges", ", ".join(map(code, judges))),
-        ("Task", code(facts.task)),
-        ("Prompt template (SHA-256)", code(facts.template_fingerprint)),
+        *_prompt_rows(facts),
         *((inline(name), code(plain(value))) for name, value in facts.settings.items()),
         ("Made with", code(f"rlaif {facts.version}")),
         ("Input", code(facts.source)),
@@ -177,6 +196,12 @@ def _judge_section(facts: CardFacts, words: _Words) -> str:
         f"{section}\n\nThe probabilities are shares of the samples, to which one more is added that is spread evenly, "
         f"{smoothing}. Samples that state no {'verdict' if words is _LABELS else 'rating'} are left out."
     )
+
+
+def _prompt_rows(facts: CardFacts) -> list[tuple[str, str]]:
+    if facts.template_fingerprint is None:
+        return []
+    return [("Task", code(facts.task)), ("Prompt template (SHA-256)", code(facts.template_fingerprint))]
 
 
 def _principles_section(facts: CardFacts, words: _Words) -> str:
@@ -260,6 +285,11 @@ def _shortfalls(facts: CardFacts) -> list[tuple[str, str]]:
 
 
 def _position_section(facts: CardFacts, counts: LabelStatistics) -> str:
+    if _is_wordless(facts):
+        return (
+            "## Position bias\n\nNone: a reward model sees each response alone, so that `prob_a_ab` and `prob_a_ba` "
+            "are one and the same."
+        )
     if not (counts.in_ab.first_rate is not None or counts.in_ba.first_rate is not None or counts.both_orders):
         return ""
     rows = []
@@ -287,7 +317,7 @@ def _position_section(facts: CardFacts, counts: LabelStatistics) -> str:
 def _distribution_section(counts: RatingStatistics) -> str:
     ratings, spread = counts.ratings, counts.spreads.mean
     if spread is None:
-        return ""
+        return _rewards_section(counts.rewards)
     figures = [
         ("Mean", f"{ratings.mean:.2f}"),
         ("Standard deviation", f"{ratings.sd:.2f}"),
@@ -303,6 +333,17 @@ def _distribution_section(counts: RatingStatistics) -> str:
         "The last figure says how sure the judge is: 0 where it gives one score for certain, 2.87 where it finds all "
         f"ten equally likely (a rating of 5.5).\n\n{table(('Rating, rounded', 'Responses'), histogram)}"
     )
+
+
+def _rewards_section(rewards: Moments) -> str:
+    if rewards.mean is None:
+        return ""
+    figures = [
+        ("Mean", f"{rewards.mean:.3f}"),
+        ("Standard deviation", f"{rewards.sd:.3f}"),
+        ("Lowest and highest", f"{rewards.least:.3f} and {rewards.most:.3f}"),
+    ]
+    return f"## Distribution of rewards\n\n{table(('', 'Reward'), figures)}"
 
 
 def _panel_section(facts: CardFacts, words: _Words) -> str:
@@ -365,7 +406,9 @@ def _example_section(facts: CardFacts, words: _Words) -> str:
     else:
         shown = ["prompt", "response", "responses"]
         figures = ["rating", "reward", "label_mass", "ratings", "rewards", "label_masses"]
-        if "response" in example:  # of several responses, the lists would be too long for a table
+        if _is_wordless(facts):
+            figures = ["reward", "rewards"]
+        elif "response" in example:  # of several responses, the lists would be too long for a table
             figures.append("rating_probs")
     if facts.constitution is not None and facts.principle_choice == "sample":  # else the column is the user's own
         figures.append("principle")
@@ -387,6 +430,9 @@ def _use_section(facts: CardFacts, words: _Words) -> str:
         "`prob_a` is P(response A preferred); `chosen` and `rejected` follow from it, with `chosen_prob` at least 0.5. "
         "Train on the probability rather than the hard choice where the trainer can."
         if words is _LABELS
+        else "`reward` is the reward model's; it gives no ratings, so that `rating` and `rating_probs` are null. In "
+        "rows of several responses, `rewards` follows the order of `responses`."
+        if _is_wordless(facts)
         else "`rating_probs` holds the probabilities of the scores 1 to 10, `rating` their mean score, and `reward` is "
         "(rating - 5.5) / 4.5, from -1 to 1. In rows of several responses, `ratings`, `rewards` and the other lists "
         "follow the order of `responses`."
@@ -417,6 +463,11 @@ def _example_text(value: Any) -> str:
 def _cut(text: str) -> str:
     left_out = len(text) - _MOST_SHOWN
     return f"{text[:_MOST_SHOWN]}\n[... {left_out:,} more characters]" if left_out > 0 else text
+
+
+def _is_wordless(facts: CardFacts) -> bool:
+    """Whether all judges are reward models."""
+    return facts.template_fingerprint is None
 
 
 def _is_sampled(facts: CardFacts) -> bool:

@@ -61,7 +61,7 @@ def plain(value: Any) -> str:
     return str(value)
 
 
-def table(head: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
-    """A table of two columns; what stands in a cell must be inert already."""
-    lines = [f"| {head[0]} | {head[1]} |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; what stands in a cell must be inert already."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines)

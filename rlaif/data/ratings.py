@@ -1,7 +1,7 @@
 """Ratings of responses to rows of the dataset: one row in, one row out. Pure; `shards.py` writes them.
 
-A row of one response has its rating; a row of candidates has lists in the order of its responses. Then come the user's
-own columns. One schema is made from the scan of the input.
+A row of one response has its rating (of a reward model its reward alone); a row of candidates has lists in the order of
+its responses. Then come the user's own columns. One schema is made from the scan of the input.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _values(rating: Rating, schema: RatingSchema) -> dict[str, Any]:
     values: dict[str, Any] = {
         "rating": rating.rating,
         "reward": rating.reward,
-        "rating_probs": list(rating.probs),
+        "rating_probs": None if rating.probs is None else list(rating.probs),
         "label_mass": rating.label_mass,
         "is_bounded": rating.is_bounded,
     }

@@ -185,7 +185,8 @@ class RatingStatistics:
 
     Attributes:
         rows: Rows added, of one response or several.
-        ratings: Expectations in [1, 10], one a response.
+        rewards: One a response.
+        ratings: Expectations in [1, 10], one a response; none of a reward model.
         histogram: Responses by their rating rounded to 1..10; a half goes up.
         spreads: Standard deviation of the distribution behind each rating: 0 where the judge is sure, 2.87 where it
             finds all ten scores equally likely, 4.5 at most.
@@ -198,6 +199,7 @@ class RatingStatistics:
     """
 
     rows: int = 0
+    rewards: Moments = field(default_factory=Moments)
     ratings: Moments = field(default_factory=Moments)
     histogram: list[int] = field(default_factory=lambda: [0] * len(RATING_LABELS))
     spreads: Moments = field(default_factory=Moments)
@@ -213,10 +215,11 @@ class RatingStatistics:
         self.rows += 1
         self.partial_rows += any(rating.missing_judges for rating in ratings)
         for rating in ratings:
-            expected = rating.rating
-            self.ratings.add(expected)
-            self.histogram[math.floor(expected + 0.5) - 1] += 1
-            self.spreads.add(_spread(rating.probs, expected))
+            self.rewards.add(rating.reward)
+            if rating.probs is not None and (expected := rating.rating) is not None:
+                self.ratings.add(expected)
+                self.histogram[math.floor(expected + 0.5) - 1] += 1
+                self.spreads.add(_spread(rating.probs, expected))
             if rating.label_mass is not None:
                 self.masses.add(rating.label_mass)
             self.bounded += rating.is_bounded
@@ -227,7 +230,7 @@ class RatingStatistics:
     @property
     def responses(self) -> int:
         """Responses rated."""
-        return self.ratings.count
+        return self.rewards.count
 
     @property
     def judge_correlation(self) -> list[JudgeCorrelation]:
@@ -239,6 +242,10 @@ class RatingStatistics:
         return {
             "rows": self.rows,
             "responses": self.responses,
+            "reward_mean": self.rewards.mean,
+            "reward_sd": self.rewards.sd,
+            "reward_min": self.rewards.least,
+            "reward_max": self.rewards.most,
             "rating_mean": self.ratings.mean,
             "rating_sd": self.ratings.sd,
             "rating_min": self.ratings.least,

@@ -6,15 +6,25 @@ import asyncio
 import dataclasses
 import time
 from dataclasses import dataclass, field
+from typing import cast
 
-from rlaif.backends.base import Backend
+from rlaif.backends.base import Backend, LanguageBackend, RewardBackend
 from rlaif.data.costs import cost_usd
 from rlaif.engine.config import CallConfig
 from rlaif.engine.journal import Journal, RequestKeys
 from rlaif.engine.limiter import Limiter
 from rlaif.engine.retry import call_with_retries
 from rlaif.errors import BudgetExceededError
-from rlaif.records import GeneratedToken, GenerateRequest, Generation, Reply, Request, ScoreRequest, Usage
+from rlaif.records import (
+    GeneratedToken,
+    GenerateRequest,
+    Generation,
+    Reply,
+    Request,
+    RewardRequest,
+    ScoreRequest,
+    Usage,
+)
 
 DEFAULT_CONCURRENCY = 64
 DEFAULT_CONCURRENCY_IN_PROCESS = 512
@@ -108,9 +118,11 @@ class Asker:
         return reply
 
     async def _call(self, request: Request) -> Reply:
-        backend = self.backend
-
         async def call() -> Reply:
+            # The judge was made for what the backend is (`engine.judges.judge_with`).
+            if isinstance(request, RewardRequest):
+                return await cast(RewardBackend, self.backend).reward(request)
+            backend = cast(LanguageBackend, self.backend)
             if isinstance(request, ScoreRequest):
                 return await backend.score(request)
             return await backend.generate(request)

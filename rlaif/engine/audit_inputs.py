@@ -158,8 +158,9 @@ def _run_of(given: object) -> AuditedRun | None:
     if content.get("command") in ("rate", "probe"):
         reason = f"holds a run of `rlaif {content['command']}`, expected one of `rlaif label`"
         raise InputError(reason, path=str(given))
-    judging = _mapping(_mapping(content.get("config")).get("judging"))
     named = [_mapping(each) for each in content.get("judges") or ()]
+    asks_words = not named or any(each.get("is_reward_model") is not True for each in named)
+    judging = _mapping(_mapping(content.get("config")).get("judging")) if asks_words else {}
     task = _mapping(content.get("decisive")).get("task")
     return AuditedRun(
         judges=tuple(str(each["name"]) for each in named if "name" in each),

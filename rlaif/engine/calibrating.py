@@ -25,14 +25,14 @@ def calibration_of(config: RunConfig) -> Calibration | None:
     return load_calibration(Path(config.calibration))
 
 
-def doubts(calibration: Calibration, judges: tuple[str, ...], judging: JudgeConfig, template: str) -> list[str]:
+def doubts(calibration: Calibration, judges: tuple[str, ...], judging: JudgeConfig, template: str | None) -> list[str]:
     """What makes a calibration doubtful for a run, a sentence each.
 
     Args:
         calibration: What was fitted, perhaps on another run.
         judges: Names of the run's judges.
         judging: What they are asked.
-        template: Fingerprint of their prompt.
+        template: Fingerprint of their prompt; None of reward models.
     """
     found = calibration.differences(judges, judging.task, template, judging.debias)
     return [f"the calibration was fitted on {each}; its numbers may not hold here" for each in found]

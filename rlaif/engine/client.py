@@ -90,14 +90,15 @@ class Judge:
         return calibrate(judgment, response_a, response_b, self._calibration, self.config.judging.debias)
 
     def rate(self, prompt: Prompt, response: str) -> Rating:
-        """How good a response is, from 1 to 10; blocks until answered.
+        """How good a response is, from 1 to 10, or of a reward model its reward; blocks until answered.
 
         Args:
             prompt: Text, or a conversation as {role, content} messages.
             response: What is rated.
 
         Returns:
-            The distribution over the ten scores; its `rating` is the expectation, its `reward` that in [-1, 1].
+            The distribution over the ten scores; its `rating` is the expectation, its `reward` that in [-1, 1]. A
+            reward model gives a `reward` alone, any number.
 
         Raises:
             InputError: The prompt is neither text nor messages.

@@ -11,9 +11,9 @@ from rlaif.data.costs import cost_usd
 from rlaif.data.files import open_source
 from rlaif.engine.calibrating import calibration_of
 from rlaif.engine.config import RunConfig
-from rlaif.engine.judges import constitution_of, judge_for, open_backends
+from rlaif.engine.judges import constitution_of, judges_for, open_backends
 from rlaif.engine.running import RunKind, read_options, rows_of
-from rlaif.records import Generation, ScoreRequest
+from rlaif.records import Generation, RewardRequest, ScoreRequest
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ async def estimate(
     constitution = constitution_of(config)
     backends = open_backends(config)
     calls = prompt_tokens = completion_tokens = rows = 0
-    for backend in backends:
-        judge: Any = judge_for(kind.judge, config, constitution, backend)
+    judges: list[Any] = list(judges_for(kind.judge, config, constitution, backends))
+    for backend, judge in zip(backends, judges, strict=True):
         async with aclosing(backend):
             for rows, row in enumerate(rows_of(kind, config, source, summary), 1):
                 for call in judge.plan(row):
@@ -50,6 +50,8 @@ async def estimate(
                     request = next(conversation)
                     calls += 1
                     prompt_tokens += backend.count_tokens(request.messages)
+                    if isinstance(request, RewardRequest):
+                        continue
                     if isinstance(request, ScoreRequest):
                         completion_tokens += 1
                         continue

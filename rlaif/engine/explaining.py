@@ -6,11 +6,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from rlaif.backends.base import Capabilities
 from rlaif.config import resolve
 from rlaif.data.files import open_source
 from rlaif.engine.config import RunConfig
 from rlaif.engine.journal import Journal, RequestKeys
-from rlaif.engine.judges import constitution_of
+from rlaif.engine.judges import constitution_of, judge_with
 from rlaif.engine.kinds import RUNS
 from rlaif.engine.rows import stage_of
 from rlaif.engine.run_folder import RunFolder
@@ -93,9 +94,10 @@ def explain_row(folder: RunFolder, row_id: str) -> Explanation:
     calls: list[ExplainedCall] = []
     with closing(Journal(folder.journal, read_only=True)) as journal:
         for entry in known["judges"]:
-            judge: Any = kind.judge(
-                config.judging, constitution, seed=config.seed, verdict_in_reply=entry["verdict_in_reply"]
+            can = Capabilities(
+                has_token_alternatives=entry["verdict_in_reply"], has_rewards=entry.get("is_reward_model", False)
             )
+            judge: Any = judge_with(kind.judge, config.judging, constitution, can, seed=config.seed)
             keys = RequestKeys(entry["identity"])
             name = entry["name"] if len(known["judges"]) > 1 else None
             for call in judge.plan(row):

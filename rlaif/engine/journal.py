@@ -28,6 +28,8 @@ from rlaif.records import (
     Message,
     Reply,
     Request,
+    Reward,
+    RewardRequest,
     ScoreRequest,
     TokenLogprob,
     Usage,
@@ -185,6 +187,8 @@ def _canonical(request: Request) -> list[Any]:
     messages = [_canonical_message(message) for message in request.messages]
     if isinstance(request, ScoreRequest):
         return ["score", messages, request.labels]
+    if isinstance(request, RewardRequest):
+        return ["reward", messages]
     return ["generate", messages, request.max_tokens, request.temperature, request.seed, request.labels]
 
 
@@ -209,6 +213,8 @@ def _encode(reply: Reply) -> bytes:
     if isinstance(reply, CandidateLogprobs):
         tokens = [[token, _number(logprob)] for token, logprob in reply.tokens]
         return orjson.dumps(["score", tokens, reply.is_exhaustive, list(reply.usage), reply.text])
+    if isinstance(reply, Reward):
+        return orjson.dumps(["reward", reply.value, list(reply.usage)])
     generated = [
         [token, [[other, _number(logprob)] for other, logprob in alternatives]] for token, alternatives in reply.tokens
     ]
@@ -220,6 +226,9 @@ def _decode(stored: bytes) -> Reply:
     if kind == "score":
         tokens, is_exhaustive, usage, text = fields
         return CandidateLogprobs(_logprobs(tokens), is_exhaustive, Usage(*usage), text)
+    if kind == "reward":
+        value, usage = fields
+        return Reward(float(value), Usage(*usage))
     text, finish_reason, generated, usage = fields
     tokens = tuple(GeneratedToken(token, _logprobs(alternatives)) for token, alternatives in generated)
     return Generation(text, finish_reason, tokens, Usage(*usage))

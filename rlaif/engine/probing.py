@@ -23,9 +23,9 @@ from rlaif.backends.registry import is_demonstration
 from rlaif.engine.asking import CallCounts
 from rlaif.engine.config import ProbeConfig
 from rlaif.engine.journal import Journal
-from rlaif.engine.judges import askers_for, constitution_of, judge_for, open_backends
+from rlaif.engine.judges import askers_for, constitution_of, judges_for, open_backends, template_of
 from rlaif.engine.listening import Listener, Progress, SilentListener, progress_of
-from rlaif.engine.rows import Judging, pairwise_panel
+from rlaif.engine.rows import Judge, Judging, pairwise_panel
 from rlaif.engine.run_folder import RunFolder, versions
 from rlaif.engine.running import PROGRESS_SECONDS, without_queries
 from rlaif.engine.window import map_in_order
@@ -33,6 +33,7 @@ from rlaif.errors import ConfigError, did_you_mean
 from rlaif.judge.base import Ask, LabelJudge
 from rlaif.judge.constitutions import Constitution
 from rlaif.judge.pairwise import Call, PairwiseJudge
+from rlaif.judge.reward import RewardCall, RewardPairwiseJudge
 from rlaif.records import Comparison, Failure, Judgment, Order, SoftLabel, Turn
 
 COMMAND = "probe"
@@ -40,9 +41,18 @@ _NEEDED = ("scipy", "statsmodels")
 _LAST_RESPONSE = "the last response, of which nothing else in a prompt is a copy"
 
 
+class RewardProbeJudge(RewardPairwiseJudge):
+    """A reward model that is also asked about identical responses."""
+
+    def plan(self, comparison: Comparison) -> tuple[RewardCall, ...]:
+        return self.calls_of(comparison)
+
+
 class ProbeJudge(PairwiseJudge):
     """A pairwise judge that is also asked about identical responses, and whose draws (principle, order, samples) are an
     item's: the same in all of its comparisons, so that only what a probe changes can change the verdict."""
+
+    reward_class = RewardProbeJudge
 
     def plan(self, comparison: Comparison) -> tuple[Call, ...]:
         return self.calls_of(_by_item(comparison))
@@ -112,8 +122,10 @@ async def run_probe(
     constitution = constitution_of(config)
     opened = backends if backends is not None else open_backends(config)
     try:
-        judges = [judge_for(ProbeJudge, config, constitution, backend) for backend in opened]
-        rows = comparisons(probes, load_items(), template_ending(judges[0]))
+        judges = judges_for(ProbeJudge, config, constitution, opened)
+        # Reward models have no prompt of their own; attacks made for others' may yet raise their rewards.
+        asking = next((each for each in judges if isinstance(each, LabelJudge)), ProbeJudge(config.judging))
+        rows = comparisons(probes, load_items(), template_ending(asking))
         with ExitStack() as stack:
             folder = journal = None
             if config.out is not None:
@@ -244,13 +256,13 @@ def _outcome(run: _Run, folder: RunFolder | None) -> ProbeOutcome:
 
 
 def _decisive(
-    config: ProbeConfig, constitution: Constitution | None, backends: Sequence[Backend], judges: Sequence[LabelJudge]
+    config: ProbeConfig, constitution: Constitution | None, backends: Sequence[Backend], judges: Sequence[Judge]
 ) -> dict[str, Any]:
     """What can change an answer, by flag. Which probes are run, and on which items, may change."""
     return {
         "judge": [dict(backend.identity) for backend in backends],
         **dataclasses.asdict(config.judging),
-        "task": judges[0].template.fingerprint,
+        "task": template_of(judges),
         "constitution": constitution.fingerprint if constitution else None,
         "truncate": config.backend.truncate,
         "seed": config.seed,
@@ -291,6 +303,7 @@ def _content(run: _Run, outcome: ProbeOutcome) -> Mapping[str, Any]:
             {
                 "name": judging.name,
                 "identity": dict(judging.asker.backend.identity),
+                "is_reward_model": judging.asker.backend.capabilities.has_rewards,
                 "is_demonstration": is_demonstration(judging.name),
             }
             for judging in run.judgings
@@ -299,7 +312,7 @@ def _content(run: _Run, outcome: ProbeOutcome) -> Mapping[str, Any]:
             **dataclasses.asdict(run.config.judging),
             "seed": run.config.seed,
             "threshold": run.config.threshold,
-            "template_sha256": run.judgings[0].judge.template.fingerprint,
+            "template_sha256": template_of([judging.judge for judging in run.judgings]),
         },
         "findings": [dataclasses.asdict(finding) for finding in outcome.findings],
         "alarms": list(outcome.report.alarms),

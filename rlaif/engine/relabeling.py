@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ from rlaif.engine.judges import constitution_of
 from rlaif.engine.kinds import KINDS, RUNS
 from rlaif.engine.labeling import LABELING, calibrate
 from rlaif.engine.listening import Listener, SilentListener
-from rlaif.engine.run_folder import RunFolder, versions
+from rlaif.engine.run_folder import RunFolder, run_fingerprint, versions
 from rlaif.engine.running import shown_settings
 from rlaif.errors import ConstitutionError, RunFolderError
 from rlaif.records import Failure, Judgment, SoftLabel, verdict_of
@@ -94,16 +93,19 @@ class FinishedRun:
         return tuple(judge["name"] for judge in self.known["judges"])
 
     @property
-    def template(self) -> str:
-        """Fingerprint of the prompt."""
-        return str(self.known["decisive"]["task"])
+    def reward_models(self) -> tuple[str, ...]:
+        return tuple(judge["name"] for judge in self.known["judges"] if judge.get("is_reward_model", False))
+
+    @property
+    def template(self) -> str | None:
+        """Fingerprint of the prompt; None where all judges are reward models."""
+        template = self.known["decisive"]["task"]
+        return None if template is None else str(template)
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what decided its labels, and how many there are."""
-        counts = self.known["counts"]
-        content = {"decisive": self.known["decisive"], "rows": counts["rows"], "failures": counts["failures"]}
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return run_fingerprint(self.known)
 
 
 def calibrate_run(config: CalibrateConfig, listener: Listener | None = None, *, command: str = "") -> RelabelOutcome:
@@ -297,7 +299,8 @@ def _card_facts(
         is_demonstration=any(judge["is_demonstration"] for judge in known["judges"]),
         task=judging.task,
         template_fingerprint=run.template,
-        settings=shown_settings(LABELING, config),
+        reward_models=run.reward_models,
+        settings=shown_settings(LABELING, config, asks_words=run.template is not None),
         constitution=judging.constitution,
         constitution_fingerprint=decisive["constitution"],
         principles=_principles(run),

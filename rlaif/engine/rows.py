@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from rlaif.engine.asking import Asker
 from rlaif.errors import (
@@ -22,8 +22,9 @@ from rlaif.errors import (
     TransientBackendError,
 )
 from rlaif.judge.base import Ask, LabelJudge, Reading
-from rlaif.judge.pairwise import PairwiseJudge, combine_panel
-from rlaif.judge.rating import RatingJudge, combine_rating_panel
+from rlaif.judge.pairwise import combine_panel
+from rlaif.judge.rating import combine_rating_panel
+from rlaif.judge.reward import RewardJudge
 from rlaif.records import Candidates, Comparison, Failure, Judgment, Rating
 
 STOPPING_ERRORS = (BackendUnusableError, BackendNotInstalledError, BudgetExceededError, RunFolderError)
@@ -61,7 +62,7 @@ OutcomeT_co = TypeVar("OutcomeT_co", covariant=True)
 
 
 class RowJudge(Protocol[RowT_contra, OutcomeT_co]):
-    """What `PairwiseJudge` and `RatingJudge` have in common, in the eyes of the engine."""
+    """What judges of comparisons and of responses have in common, in the eyes of the engine."""
 
     def plan(self, row: RowT_contra, /) -> Sequence[Any]: ...
 
@@ -70,11 +71,15 @@ class RowJudge(Protocol[RowT_contra, OutcomeT_co]):
     def combine(self, row: RowT_contra, readings: Mapping[Any, Reading], /) -> OutcomeT_co: ...
 
 
+Judge = LabelJudge | RewardJudge
+"""Asks a language model for labels, or a reward model for numbers."""
+
+
 @dataclass(frozen=True)
 class Judging:
     """A judge: what it asks, and who answers."""
 
-    judge: LabelJudge
+    judge: Judge
     asker: Asker
 
     @property
@@ -250,7 +255,7 @@ class _Standing:
 def pairwise_panel(
     judgings: Sequence[Judging], on_missing: Callable[[Failure], None] = lambda _: None
 ) -> Panel[Comparison, Judgment]:
-    """A panel of `PairwiseJudge`s. Raises as `Panel`."""
+    """A panel of judges that compare. Raises as `Panel`."""
     allows_partial = judgings[0].judge.config.allow_partial_panel
     return Panel(judgings, combine_panel, allows_partial=allows_partial, on_missing=on_missing)
 
@@ -258,20 +263,19 @@ def pairwise_panel(
 def rating_panel(
     judgings: Sequence[Judging], on_missing: Callable[[Failure], None] = lambda _: None
 ) -> Panel[Candidates, tuple[Rating, ...]]:
-    """A panel of `RatingJudge`s. Raises as `Panel`."""
+    """A panel of judges that rate. Raises as `Panel`."""
     allows_partial = judgings[0].judge.config.allow_partial_panel
     return Panel(judgings, combine_rating_panel, allows_partial=allows_partial, on_missing=on_missing)
 
 
-def stage_of(judge: LabelJudge, call: Call, judge_name: str | None) -> str:
+def stage_of(judge: Judge, call: Call, judge_name: str | None) -> str:
     """Where in a row's judging a call stands, such as "ab" or "openai:gpt-4.1-mini: ba, concise, sample 2"."""
     parts = [*call.words, *([f"sample {call.sample + 1}"] if judge.config.samples > 1 else [])]
     return (f"{judge_name}: " if judge_name else "") + ", ".join(parts)
 
 
 def _row_judge(judging: Judging) -> RowJudge[Any, Any]:
-    assert isinstance(judging.judge, PairwiseJudge | RatingJudge)
-    return judging.judge
+    return cast("RowJudge[Any, Any]", judging.judge)
 
 
 def _failure(row: Row, error: RlaifError) -> Failure:

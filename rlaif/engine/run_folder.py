@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -131,6 +132,17 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def run_fingerprint(known: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of what decided a run's labels, and how many there are: its id, wherever the folder lies.
+
+    Args:
+        known: Its `run.json`.
+    """
+    counts = known["counts"]
+    content = {"decisive": known["decisive"], "rows": counts["rows"], "failures": counts["failures"]}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _shown(value: Any) -> str:

@@ -24,13 +24,13 @@ from rlaif.engine.asking import CallCounts
 from rlaif.engine.calibrating import calibration_facts, calibration_of, doubts
 from rlaif.engine.config import RunConfig
 from rlaif.engine.journal import Journal
-from rlaif.engine.judges import JudgeClass, askers_for, constitution_of, judge_for, open_backends
+from rlaif.engine.judges import JudgeClass, askers_for, constitution_of, judges_for, open_backends, template_of
 from rlaif.engine.listening import Listener, Progress, SilentListener, progress_of
-from rlaif.engine.rows import Judging, OutcomeT, Panel, RowT
+from rlaif.engine.rows import Judge, Judging, OutcomeT, Panel, RowT
 from rlaif.engine.run_folder import RunFolder, versions
 from rlaif.engine.window import map_in_order
 from rlaif.judge.base import LabelJudge
-from rlaif.judge.config import Debias, JudgeConfig
+from rlaif.judge.config import PANEL_SETTINGS, Debias, JudgeConfig
 from rlaif.judge.constitutions import Constitution
 from rlaif.records import Failure
 
@@ -180,13 +180,13 @@ async def run(
     constitution = constitution_of(config)
     opened = backends if backends is not None else open_backends(config)
     try:
-        judges = [judge_for(kind.judge, config, constitution, backend) for backend in opened]
+        judges = judges_for(kind.judge, config, constitution, opened)
         folder = RunFolder(Path(config.out), kind.command)
         decisive = _decisive_settings(kind, config, summary, constitution, opened, judges)
         if calibration is not None:
             decisive["calibration"] = calibration.fingerprint
             names = tuple(backend.name for backend in opened)
-            for doubt in doubts(calibration, names, config.judging, judges[0].template.fingerprint):
+            for doubt in doubts(calibration, names, config.judging, template_of(judges)):
                 listener.on_warning(doubt)
         earlier = folder.open(decisive)
         with closing(Journal(folder.journal)) as journal:
@@ -276,14 +276,14 @@ def _decisive_settings(
     summary: InputSummary,
     constitution: Constitution | None,
     backends: tuple[Backend, ...],
-    judges: list[LabelJudge],
+    judges: Sequence[Judge],
 ) -> dict[str, Any]:
     """Everything that can change a value in `data/`, by flag; a run is resumed only where all of it is equal."""
     return {
         "input": summary.content_sha256,
         "judge": [dict(backend.identity) for backend in backends],
-        **_settings(kind, config.judging),
-        "task": judges[0].template.fingerprint,
+        **_settings(kind, config.judging, asks_words=template_of(judges) is not None),
+        "task": template_of(judges),
         "constitution": constitution.fingerprint if constitution else None,
         "columns": dict(sorted(config.source.columns.items())),
         "skip_bad_rows": config.source.skip_bad_rows,
@@ -292,8 +292,11 @@ def _decisive_settings(
     }
 
 
-def _settings(kind: RunKind[Any, Any, Any], judging: JudgeConfig) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(judging).items() if name not in kind.unused}
+def _settings(kind: RunKind[Any, Any, Any], judging: JudgeConfig, *, asks_words: bool) -> dict[str, Any]:
+    """The settings that matter; for reward models alone, which are asked in no words, those of a panel."""
+    known = dataclasses.asdict(judging)
+    names = [name for name in known if name not in kind.unused] if asks_words else PANEL_SETTINGS
+    return {name: known[name] for name in names}
 
 
 def _columns(run: _Run[Any, Any, Any]) -> Columns:
@@ -322,6 +325,7 @@ def _write_run_json(run: _Run[Any, Any, Any], status: str) -> None:
                     "name": judging.name,
                     "identity": dict(judging.asker.backend.identity),
                     "verdict_in_reply": judging.asker.backend.capabilities.has_token_alternatives,
+                    "is_reward_model": judging.asker.backend.capabilities.has_rewards,
                     "is_demonstration": is_demonstration(judging.name),
                 }
                 for judging in run.judgings
@@ -346,16 +350,18 @@ def _write_run_json(run: _Run[Any, Any, Any], status: str) -> None:
 
 
 def _card_facts(run: _Run[Any, Any, Any], row: Mapping[str, Any] | None) -> CardFacts:
-    judge = run.judgings[0].judge
-    constitution = judge.constitution
+    judges = [judging.judge for judging in run.judgings]
+    constitution = next((judge.constitution for judge in judges if isinstance(judge, LabelJudge)), None)
+    template = template_of(judges)
     progress = run.progress()
     return CardFacts(
         title=run.folder.path.resolve().name,
         judges=tuple(judging.name for judging in run.judgings),
         is_demonstration=any(is_demonstration(judging.name) for judging in run.judgings),
         task=run.config.judging.task,
-        template_fingerprint=judge.template.fingerprint,
-        settings=shown_settings(run.kind, run.config),
+        template_fingerprint=template,
+        reward_models=tuple(judging.name for judging in run.judgings if judging.asker.backend.capabilities.has_rewards),
+        settings=shown_settings(run.kind, run.config, asks_words=template is not None),
         constitution=constitution.name if constitution else None,
         constitution_fingerprint=constitution.fingerprint if constitution else None,
         principles=tuple((principle.id, principle.text) for principle in constitution.principles)
@@ -378,10 +384,14 @@ def _card_facts(run: _Run[Any, Any, Any], row: Mapping[str, Any] | None) -> Card
     )
 
 
-def shown_settings(kind: RunKind[Any, Any, Any], config: RunConfig) -> dict[str, Any]:
-    """The settings that a card lists; task, constitution and principles have places of their own in it."""
+def shown_settings(kind: RunKind[Any, Any, Any], config: RunConfig, *, asks_words: bool) -> dict[str, Any]:
+    """The settings that a card lists; task, constitution and principles have places of their own in it.
+
+    Args:
+        asks_words: Whether one of the judges is a language model.
+    """
     elsewhere = ("task", "constitution", "principles")
-    settings = _settings(kind, config.judging)
+    settings = _settings(kind, config.judging, asks_words=asks_words)
     return {**{name: value for name, value in settings.items() if name not in elsewhere}, "seed": config.seed}
 
 

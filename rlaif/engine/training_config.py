@@ -43,9 +43,6 @@ class RowsConfig:
     held_out: Annotated[float, "0 to 0.9999"] = 0.05
     """Share of the prompts that is held out for evaluation; all rows of a prompt go together."""
 
-    limit: Annotated[int, "at least 1"] | None = None
-    """Train on the first so many rows only."""
-
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -78,7 +75,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class _ReferenceConfig(TrainConfig):
+class ReferenceConfig(TrainConfig):
     """Of methods that hold the policy to a reference."""
 
     reference: str | None = None
@@ -106,7 +103,7 @@ class RewardModelConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
-class DpoConfig(_ReferenceConfig):
+class DpoConfig(ReferenceConfig):
     """`rlaif train dpo`: direct preference optimization, towards soft or hard labels."""
 
     loss: DpoLossConfig = field(default_factory=DpoLossConfig)
@@ -118,14 +115,14 @@ class GdpoConfig(DpoConfig):
 
 
 @dataclass(frozen=True)
-class IpoConfig(_ReferenceConfig):
+class IpoConfig(ReferenceConfig):
     """`rlaif train ipo`: a squared loss around a finite margin."""
 
     loss: IpoLossConfig = field(default_factory=IpoLossConfig)
 
 
 @dataclass(frozen=True)
-class CdpoConfig(_ReferenceConfig):
+class CdpoConfig(ReferenceConfig):
     """`rlaif train cdpo`: DPO with smoothed labels."""
 
     loss: SmoothedDpoLossConfig = field(default_factory=SmoothedDpoLossConfig)
@@ -137,7 +134,7 @@ class RobustDpoConfig(CdpoConfig):
 
 
 @dataclass(frozen=True)
-class KtoConfig(_ReferenceConfig):
+class KtoConfig(ReferenceConfig):
     """`rlaif train kto`: single responses, desirable or not; pairs count as two."""
 
     loss: KtoLossConfig = field(default_factory=KtoLossConfig)

@@ -1,4 +1,5 @@
-"""What pairwise and rating judges share: which principles a row is judged by, and how one label is asked for.
+"""What pairwise and rating judges that ask a language model share: which principles a row is judged by, and how one
+label is asked for.
 
 A call is a generator that yields requests and is sent the replies. One label is asked for in one of three ways:
 
@@ -49,12 +50,14 @@ class Reading:
         label_mass: Share of the next-token probability on the labels; None for a sampled label.
         is_bounded: Whether a label's mass is a bound.
         rationale: The reasons given, with chain of thought.
+        reward: What a reward model scored; nothing else is there then.
     """
 
     probs: tuple[float, ...] | None
     label_mass: float | None = None
     is_bounded: bool = False
     rationale: str | None = None
+    reward: float | None = None
 
 
 Ask = Generator[Request, Reply, Reading]
@@ -110,6 +113,11 @@ class LabelJudge(ABC):
         if self.constitution is None:
             return ()
         return choose_principles(self.constitution, self.config.principles, seed=self.seed, row_id=row_id)
+
+    @property
+    def template_fingerprint(self) -> str | None:
+        """SHA-256 of what it is asked with."""
+        return self.template.fingerprint
 
     @property
     def has_several_principles(self) -> bool:

@@ -11,6 +11,9 @@ Orders = Literal["both", "ab", "ba", "random"]
 Debias = Literal["mean-prob", "mean-logit"]
 Scoring = Literal["logprobs", "sample"]
 
+PANEL_SETTINGS = ("allow_partial_panel",)
+"""The settings that concern reward models too; the others say what a language model is asked, and how."""
+
 
 @dataclass(frozen=True)
 class JudgeConfig:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from rlaif.judge.base import Ask, LabelJudge, Reading, mean_of_known, unreadable
 from rlaif.judge.constitutions import Principle
 from rlaif.judge.parsing import StatedLabel, find_verdict
+from rlaif.judge.reward import RewardPairwiseJudge
 from rlaif.judge.scoring import combine_orders, mean_label
 from rlaif.judge.templates import PairwiseTemplate
 from rlaif.randomness import seeded_random
@@ -39,6 +40,9 @@ class PairwiseJudge(LabelJudge):
     labels = (Slot.FIRST.value, Slot.SECOND.value)
     label_tokens = 8
     template_class = PairwiseTemplate
+    reward_class = RewardPairwiseJudge
+    """Judges the same rows with a reward model."""
+
     template: PairwiseTemplate
 
     def find(self, text: str) -> StatedLabel:

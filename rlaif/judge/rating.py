@@ -17,6 +17,7 @@ from typing import NamedTuple
 from rlaif.judge.base import Ask, LabelJudge, Reading, mean_of_known, unreadable
 from rlaif.judge.constitutions import Principle
 from rlaif.judge.parsing import StatedLabel, find_rating
+from rlaif.judge.reward import RewardRatingJudge
 from rlaif.judge.scoring import mean_distribution
 from rlaif.judge.templates import RatingTemplate
 from rlaif.records import RATING_LABELS, Candidates, NamedRating, Rating
@@ -53,6 +54,9 @@ class RatingJudge(LabelJudge):
     labels = RATING_LABELS
     label_tokens = 12
     template_class = RatingTemplate
+    reward_class = RewardRatingJudge
+    """Judges the same rows with a reward model."""
+
     template: RatingTemplate
 
     def find(self, text: str) -> StatedLabel:
@@ -143,8 +147,10 @@ def _panel_rating(names: Sequence[str], ratings: Sequence[Rating], missing: Sequ
     if len(ratings) == 1 and not missing:
         return ratings[0]
     first = ratings[0]
+    distributions = [rating.probs for rating in ratings if rating.probs is not None]
+    assert len(distributions) == len(ratings), "judges of several scales have no mean (engine.judges.judges_for)"
     return Rating(
-        mean_distribution([rating.probs for rating in ratings]),
+        mean_distribution(distributions),
         label_mass=mean_of_known(rating.label_mass for rating in ratings),
         is_bounded=any(rating.is_bounded for rating in ratings),
         rationale=first.rationale,
@@ -152,7 +158,7 @@ def _panel_rating(names: Sequence[str], ratings: Sequence[Rating], missing: Sequ
             NamedRating(named.name, mean_distribution([rating.by_principle[index].probs for rating in ratings]))
             for index, named in enumerate(first.by_principle)
         ),
-        by_judge=tuple(NamedRating(name, rating.probs) for name, rating in zip(names, ratings, strict=True)),
+        by_judge=tuple(NamedRating(name, probs) for name, probs in zip(names, distributions, strict=True)),
         sampled_principle=first.sampled_principle,
         missing_judges=tuple(missing),
         unreadable_samples=sum(rating.unreadable_samples for rating in ratings),

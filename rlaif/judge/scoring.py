@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rlaif.errors import LabelsUnseenError, LowLabelMassError
 from rlaif.judge.config import Debias
-from rlaif.records import CandidateLogprobs, SoftLabel
+from rlaif.records import CandidateLogprobs, SoftLabel, sigmoid
 
 _WHITESPACE_MARKERS = " \t\r\n▁ĠĊ"
 """Characters that tokenizers put around a label: plain whitespace, SentencePiece's and byte-level BPE's stand-ins."""
@@ -157,7 +157,7 @@ def average_orders(prob_a_ab: float, prob_a_ba: float, method: Debias = "mean-pr
             raise ValueError(f"a probability must lie in [0, 1], not {prob}")
     if method == "mean-prob":
         return (prob_a_ab + prob_a_ba) / 2
-    return _sigmoid((_logit(prob_a_ab) + _logit(prob_a_ba)) / 2)
+    return sigmoid((_logit(prob_a_ab) + _logit(prob_a_ba)) / 2)
 
 
 def combine_orders(prob_a_ab: float | None, prob_a_ba: float | None, method: Debias) -> SoftLabel:
@@ -201,9 +201,3 @@ def _checked_weights(count: int, weights: Sequence[float] | None) -> list[float]
 
 def _logit(prob: float) -> float:
     return math.log(max(prob, _CERTAIN)) - math.log(max(1.0 - prob, _CERTAIN))
-
-
-def _sigmoid(logit: float) -> float:
-    if logit >= 0:
-        return 1.0 / (1.0 + math.exp(-logit))
-    return math.exp(logit) / (1.0 + math.exp(logit))

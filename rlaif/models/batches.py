@@ -4,23 +4,33 @@ A packed row holds `[prompt, completion 1, ..., completion k]`, so that the prom
 sees the prompt and itself, and its positions go on from the prompt's end. A plain row holds the prompt and one
 completion, for models that take no such mask. Padding is told by place, never by a token id: pad may equal EOS.
 
+What a token sees is a rule over places. Attention that takes a mask has it as numbers, T x T of them; FlexAttention has
+the rule itself, and which blocks of 128 x 128 tokens it leaves empty.
+
 Source of the packed row: frankxwang/dpo-prefix-sharing and li-plus/flash-preference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
 
 from rlaif.models.examples import Example
 
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
 PROMPT = 0
 """Segment of the prompt; completions are 1, 2, ... as they stand in the row."""
 PADDING = -1
+
+FLEX: Final = "flex_attention"
+"""FlexAttention of torch, in the words of transformers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,26 +135,59 @@ def block_mask(segment_ids: Tensor, dtype: torch.dtype) -> Tensor:
         (R, 1, T, T), to be added to the attention scores: 0 where the token of the third axis sees that of the fourth,
         -inf elsewhere. Numbers rather than booleans, which every layer would convert again.
     """
-    width = segment_ids.shape[1]
-    is_before = torch.ones(width, width, dtype=torch.bool, device=segment_ids.device).tril()
-    seeing, seen = segment_ids.unsqueeze(2), segment_ids.unsqueeze(1)
-    sees = is_before & ((seeing == seen) | (seen == PROMPT)) & (seeing != PADDING)
-    # A token that saw nothing at all would be NaN, and so would every gradient.
-    sees |= torch.eye(width, dtype=torch.bool, device=segment_ids.device)
+    rows = torch.arange(len(segment_ids), device=segment_ids.device).view(-1, 1, 1)
+    places = torch.arange(segment_ids.shape[1], device=segment_ids.device)
+    sees = _sight(segment_ids)(rows, rows, places.unsqueeze(1), places)
     mask = torch.zeros(sees.shape, dtype=dtype, device=segment_ids.device)
     return mask.masked_fill_(~sees, -torch.inf).unsqueeze(1)
 
 
-def attention_inputs(batch: Batch, dtype: torch.dtype) -> dict[str, Tensor]:
+def flex_mask(segment_ids: Tensor) -> BlockMask:
+    """What each token sees, as `block_mask` says, for FlexAttention: without the T x T numbers.
+
+    Args:
+        segment_ids: (R, T), of a batch; any T.
+    """
+    rows, width = segment_ids.shape
+    return _compiled_mask()(
+        _sight(segment_ids), B=rows, H=None, Q_LEN=width, KV_LEN=width, device=str(segment_ids.device)
+    )
+
+
+def attention_inputs(batch: Batch, dtype: torch.dtype, attention: str = "sdpa") -> dict[str, Any]:
     """The inputs of a model of transformers for a batch: all that depends on how rows attend stands here.
 
     A packed batch needs a model that takes a mask of four axes (`logprobs.plan_logprobs` finds out); a plain one has
     the usual mask, (R, T), and leaves positions to the model.
+
+    Args:
+        dtype: Of the model's attention scores.
+        attention: What the model attends by (`attention.attention_of`).
     """
     if not batch.is_packed:
         return {"input_ids": batch.input_ids, "attention_mask": (batch.segment_ids != PADDING).long()}
-    mask = block_mask(batch.segment_ids, dtype)
+    mask = flex_mask(batch.segment_ids) if attention == FLEX else block_mask(batch.segment_ids, dtype)
     return {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "attention_mask": mask}
+
+
+def _sight(segment_ids: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The rule of what is seen, over places: (row, head, seeing, seen) -> bool."""
+
+    def sees(row: Tensor, head: Tensor, seeing: Tensor, seen: Tensor) -> Tensor:
+        own, other = segment_ids[row, seeing], segment_ids[row, seen]
+        is_seen = (seeing >= seen) & ((own == other) | (other == PROMPT)) & (own != PADDING)
+        # A token that saw nothing at all would be NaN, and so would every gradient.
+        return is_seen | (seeing == seen)
+
+    return sees
+
+
+@cache
+def _compiled_mask() -> Callable[..., BlockMask]:
+    """Compiled, as the T x T booleans would exist otherwise: 2.5 GB for 16,384 tokens on a CPU."""
+    from torch.nn.attention.flex_attention import create_block_mask  # from torch 2.5 on
+
+    return torch.compile(create_block_mask)
 
 
 def _padded(rows: Sequence[list[int]], width: int, filling: int) -> Tensor:

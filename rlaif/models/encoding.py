@@ -42,7 +42,7 @@ class ExampleEncoder(PromptEncoder):
         """The prompt with all of its responses, each ended.
 
         Raises:
-            ValueError: The prompt has no turn or ends with the assistant's, or a response has no text.
+            ValueError: The prompt has no turn or ends with the assistant's.
             ConfigError: The chat template cannot render the prompt's roles.
         """
         completions = tuple(self.completion_ids(prompt, response) for response in responses)
@@ -63,12 +63,16 @@ class ExampleEncoder(PromptEncoder):
         """What a model would write for this response: its text, and what ends it (`is_finished`), one stop token last.
 
         The end is what the chat template puts after an answer, up to the first token that stops a model; EOS where it
-        puts none. A response that was cut off has no end to learn. Raises as `example` does.
+        puts none. A response that was cut off has no end to learn.
+
+        Raises:
+            ValueError: As `example`; or a response without text was cut off, so that nothing is left of it.
+            ConfigError: As `example`.
         """
         end, strips = self._end([turn.role for turn in prompt])
         text = response.strip() if strips else response
-        if not text:
-            raise ValueError("a response has no text; expected at least one character to learn")
+        if not text and not is_finished:
+            raise ValueError("a response that was cut off has no text; expected at least one character")
         ids = self._ids_of(text, False, False)
         return (*ids, *end) if is_finished else ids
 

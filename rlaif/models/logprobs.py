@@ -9,8 +9,7 @@ How a row attends stands in `batches.attention_inputs`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -19,8 +18,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from rlaif.models.batches import Batch, attention_inputs, collate
-from rlaif.models.examples import Example
+from rlaif.models.attention import Attention, attention_for, attention_of, use_flex_attention
+from rlaif.models.batches import FLEX, Batch, attention_inputs, collate
+from rlaif.models.reading import answering, compute_dtype, packing_fault, trial_examples, unwrapped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,9 +35,6 @@ An eighth of a step's time where all are kept (CPU, 12 M parameters, vocabulary 
 """
 
 _FLOATS = (torch.float32, torch.float64)
-
-_MASKED_ATTENTION = ("sdpa", "eager")
-"""Attention of transformers that takes a mask of four axes as it is."""
 
 
 class TokenLogprobs(NamedTuple):
@@ -69,7 +66,7 @@ class LogprobPlan(NamedTuple):
     Attributes:
         is_packed: Whether it computes packed batches as it does plain ones.
         is_chunked: Whether its output layer alone makes the logits, so that it can be applied to chunks of tokens.
-        notes: Why not, one sentence for each that is False.
+        notes: Why not, one sentence for each that is False, and one where FlexAttention was wanted and failed.
     """
 
     is_packed: bool
@@ -90,14 +87,14 @@ def token_logprobs(
         chunk_bytes: Logits in float32 that exist at one time, at least those of one token. Beyond 64 MiB of
             them they are computed again for the gradient.
     """
-    inputs: dict[str, Any] = {**attention_inputs(batch, _dtype(model)), "use_cache": False}
+    inputs: dict[str, Any] = {**attention_inputs(batch, compute_dtype(model), attention_of(model)), "use_cache": False}
     if is_chunked:
 
         def read(layer: nn.Module, apply: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
             wanted = states.flatten(0, -2)[batch.predictors]
             return _chunked_logprobs(layer, apply, wanted, batch.targets, chunk_bytes)
 
-        with _reading_output_layer(_output_layer(model), read):
+        with answering(_output_layer(model), read):
             found = model(**inputs).logits.flatten()
     else:
         logits = model(**inputs).logits.flatten(0, -2)[batch.predictors]
@@ -109,25 +106,40 @@ def token_logprobs(
     return TokenLogprobs(values, offsets < batch.tokens.unsqueeze(-1))
 
 
-def plan_logprobs(model: PreTrainedModel, max_length: int) -> LogprobPlan:
+def plan_logprobs(model: PreTrainedModel, max_length: int, attention: Attention | None = None) -> LogprobPlan:
     """Find out by configuration and by a trial whether a model gives the same numbers in packed rows and by chunks.
 
-    Run before the model is wrapped. The trial compares with the logits of the model on each sequence alone.
+    Run before the model is wrapped, and under the autocast that it is to run under. The trial compares with the logits
+    of the model on each sequence alone. Where rows are packed, the model is set to attend by FlexAttention if that is
+    wanted and gives the same numbers and gradient (`attention.use_flex_attention`).
 
     Args:
         max_length: Most tokens of a prompt and one completion; a model whose attention slides over fewer cannot pack.
+        attention: What packed rows should attend by; None for what suits the model's device.
     """
-    fault = _config_fault(model, max_length)
+    if attention_of(model) == FLEX:
+        model.set_attn_implementation("sdpa")  # what it is compared with
+
+    def read_sums(batch: Batch) -> Tensor:
+        return token_logprobs(model, batch, is_chunked=not chunk_fault).sums
+
+    fault = packing_fault(model, max_length)
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
             chunk_fault = _trial_fault(model, is_packed=False, is_chunked=True)
             fault = fault or _trial_fault(model, is_packed=True, is_chunked=not chunk_fault)
+            flex_fault = ""
+            if not fault and (attention or attention_for(model.device)) == FLEX:
+                flex_fault = use_flex_attention(model, read_sums, max_length)
     finally:
         model.train(was_training)
     notes = [f"prompts are computed once for each response: {fault}"] if fault else []
     notes += [f"logits are computed all at once: {chunk_fault}"] if chunk_fault else []
+    notes += (
+        [f"attention takes a mask of all pairs of tokens, as FlexAttention failed: {flex_fault}"] if flex_fault else []
+    )
     return LogprobPlan(not fault, not chunk_fault, tuple(notes))
 
 
@@ -257,67 +269,16 @@ def _selected(logits: Tensor, targets: Tensor) -> Tensor:
     return upcast(logits).log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
-@contextmanager
-def _reading_output_layer(
-    layer: nn.Module, read: Callable[[nn.Module, Callable[[Tensor], Tensor], Tensor], Tensor]
-) -> Iterator[None]:
-    """Within, the layer answers `read(layer, its own forward, its input)`."""
-    apply = layer.forward
-    had_own = "forward" in vars(layer)
-    layer.forward = lambda states: read(layer, apply, states)
-    try:
-        yield
-    finally:
-        if had_own:
-            layer.forward = apply
-        else:
-            del layer.forward
-
-
 def _output_layer(model: nn.Module) -> nn.Module:
-    while not hasattr(model, "get_output_embeddings"):
-        model = model.get_submodule("module")  # what wraps a model for several processes keeps it under this name
-    layer = cast("PreTrainedModel", model).get_output_embeddings()
+    layer = cast("PreTrainedModel", unwrapped(model, "get_output_embeddings")).get_output_embeddings()
     if not isinstance(layer, nn.Module):
         raise TypeError(f"{type(model).__name__} has no output layer")
     return layer
 
 
-def _dtype(model: nn.Module) -> torch.dtype:
-    """Of the scores that the mask is added to."""
-    parameter = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
-    kind = parameter.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
-
-
-def _config_fault(model: PreTrainedModel, max_length: int) -> str:
-    """What a short trial would not show: windows, and positions that depend on the length; empty if nothing."""
-    config: Any = model.config.get_text_config()
-    implementation = model.config._attn_implementation
-    if implementation not in _MASKED_ATTENTION:
-        return f"its attention is {implementation}; expected {' or '.join(_MASKED_ATTENTION)}"
-    kinds = set(getattr(config, "layer_types", None) or [])
-    if others := kinds - {"full_attention", "sliding_attention"}:
-        return f"it has layers of the kind {', '.join(sorted(others))}"
-    window = getattr(config, "sliding_window", None)
-    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
-    if slides and window and window < max_length:
-        return f"its attention slides over {window} tokens, fewer than the {max_length} of a sequence"
-    rope = getattr(config, "rope_parameters", None) or {}
-    each = [rope, *(one for one in rope.values() if isinstance(one, dict))]  # one for each kind of layer
-    if scaled := {"dynamic", "longrope"} & {one.get("rope_type") for one in each}:
-        return f"its {', '.join(sorted(scaled))} positions depend on the length of a row"
-    return ""
-
-
 def _trial_fault(model: PreTrainedModel, *, is_packed: bool, is_chunked: bool) -> str:
     """How far a model is from its own logits of each sequence alone; empty if it is not."""
-    size = model.config.get_text_config().vocab_size
-    numbers = tuple((7919 * index + 13) % size for index in range(40))
-    examples = [
-        Example("long", numbers[:12], (numbers[12:20], numbers[20:25], numbers[25:31])),
-        Example("short", numbers[31:35], (numbers[35:38], numbers[38:])),
-    ]
+    examples = trial_examples(model)
     expected = [
         _sequence_logprob(model, example.prompt, completion)
         for example in examples
@@ -330,7 +291,7 @@ def _trial_fault(model: PreTrainedModel, *, is_packed: bool, is_chunked: bool) -
     except Exception as error:  # an architecture that takes no such input raises whatever it likes
         return f"a trial failed ({type(error).__name__}: {error})"
     furthest = float((found - torch.tensor(expected)).abs().max())
-    allowed = 1e-3 if model.dtype == torch.float32 else 0.5
+    allowed = 1e-3 if compute_dtype(model) == torch.float32 else 0.5
     return "" if furthest <= allowed else f"a trial gave log-probabilities that differ by {furthest:.2g}"
 
 

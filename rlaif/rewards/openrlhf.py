@@ -33,8 +33,9 @@ def openrlhf_reward(
         **settings: The judge's.
 
     Returns:
-        `reward_func(queries, prompts, labels, **kwargs)`. It returns `rewards` in [-1, 1] and `scores` in [0, 1] (what
-        OpenRLHF filters prompts by) as float32 tensors `(N,)`, and raises where a judgement failed.
+        `reward_func(queries, prompts, labels, **kwargs)`. It returns `rewards` in [-1, 1] (a reward model's are any
+        number) and `scores` in [0, 1] (what OpenRLHF filters prompts by) as float32 tensors `(N,)`, and raises where a
+        judgement failed.
 
     Raises:
         ConfigError: No judge is named.
@@ -47,13 +48,14 @@ def openrlhf_reward(
         pairs = enumerate(zip(queries, prompts, strict=True))
         items = [_item(query, prompt, end_tokens, f"query[{place}]") for place, (query, prompt) in pairs]
         outcomes = run_blocking(rate_each(rater_of(source), items))
-        values = []
+        values, shares = [], []
         for outcome in outcomes:
             if isinstance(outcome, RlaifError):
                 raise outcome
             values.append(outcome.reward)
-        rewards = torch.tensor(values, dtype=torch.float32)
-        return {"rewards": rewards, "scores": (rewards + 1) / 2, "extra_logs": {}}
+            shares.append(outcome.unit_reward)
+        rewards, scores = (torch.tensor(column, dtype=torch.float32) for column in (values, shares))
+        return {"rewards": rewards, "scores": scores, "extra_logs": {}}
 
     return reward_func
 

@@ -87,11 +87,16 @@ class RemoteRater:
     def _rating(self, reply: bytes) -> Rating:
         try:
             (item,) = orjson.loads(reply)["items"]
+            if item["rating_probs"] is None:
+                return Rating(None, own_score=float(item["reward"]))
             probs = tuple(float(prob) for prob in item["rating_probs"])
         except (ValueError, KeyError, TypeError):
             probs = ()
         if len(probs) != len(RATING_LABELS):
-            raise MalformedReplyError(f"{self._url} answered with something else than one item with rating_probs")
+            raise MalformedReplyError(
+                f"{self._url} answered with something else than one item with rating_probs or, where these are null, "
+                "a reward"
+            )
         return Rating(probs)
 
     def _error(self, status: int, reply: bytes, headers: Mapping[str, str]) -> RlaifError:

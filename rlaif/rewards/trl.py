@@ -41,8 +41,9 @@ def trl_reward(
         **settings: The judge's: task, constitution, cot, concurrency, ... as `rlaif rate --help` has them.
 
     Returns:
-        A callable that can be pickled. Its rewards lie in [-1, 1]; a failed judgement is None, is counted in the metric
-        NAME/failed, and its reason stands in the column NAME_error of the completions table.
+        A callable that can be pickled. Its rewards lie in [-1, 1] (a reward model's are any number); a failed judgement
+        is None, is counted in the metric NAME/failed, and its reason stands in the column NAME_error of the completions
+        table.
 
     Raises:
         ConfigError: No judge is named, or a setting is wrong.
@@ -67,7 +68,7 @@ class TrlReward:
         log_metric: Callable[[str, float], None] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """Rewards in [-1, 1], None for a failed judgement.
+        """Rewards, None for a failed judgement.
 
         Raises:
             BackendUnusableError: The judge cannot be asked at all.
@@ -105,7 +106,8 @@ def _log(
     log_extra: Callable[[str, list[Any]], None] | None,
     log_metric: Callable[[str, float], None] | None,
 ) -> None:
-    ratings = [outcome.rating for outcome in outcomes if isinstance(outcome, Rating)]
+    rated = [outcome.rating for outcome in outcomes if isinstance(outcome, Rating)]
+    ratings = [rating for rating in rated if rating is not None]
     failures = [outcome for outcome in outcomes if isinstance(outcome, RlaifError)]
     if failures:
         names = ", ".join(f"{count} {error}" for error, count in Counter(f.error_name for f in failures).most_common())

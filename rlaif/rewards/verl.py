@@ -47,7 +47,7 @@ def verl_compute_score(
         **settings: The judge's.
 
     Returns:
-        `{"score": reward in [-1, 1], "rating": 1 to 10}`.
+        `{"score": reward in [-1, 1], "rating": 1 to 10}`; of a reward model only the score, any number.
 
     Raises:
         InputError: There is no prompt.
@@ -114,7 +114,8 @@ async def _scores(
 def _score(outcome: Rating | RlaifError) -> dict[str, float]:
     if isinstance(outcome, RlaifError):
         raise outcome
-    return {"score": outcome.reward, "rating": outcome.rating}
+    rating = {} if outcome.rating is None else {"rating": outcome.rating}
+    return {"score": outcome.reward, **rating}
 
 
 def _item(solution: str, extra_info: Mapping[str, Any] | None, prompt_key: str | None, where: str) -> Candidates:

@@ -37,7 +37,7 @@ def read_items(body: Mapping[str, Any]) -> list[Candidates]:
 
 
 def write_items(ratings: Sequence[Rating]) -> dict[str, Any]:
-    """`{"items": [{"reward", "rating", "rating_probs"}]}`."""
+    """`{"items": [{"reward", "rating", "rating_probs"}]}`; the last two are null of a reward model."""
     return {
         "items": [
             {"reward": rating.reward, "rating": rating.rating, "rating_probs": rating.probs} for rating in ratings
@@ -73,7 +73,7 @@ def write_rewards(ratings: Sequence[Rating]) -> dict[str, Any]:
         return {"rewards": []}
     return {
         "rewards": [rating.reward for rating in ratings],
-        "scores": [(rating.reward + 1) / 2 for rating in ratings],
+        "scores": [rating.unit_reward for rating in ratings],
         "extra_logs": {},
     }
 

@@ -191,13 +191,13 @@ class CheckpointConfig:
     """When the model is saved and looked at."""
 
     save_every: Annotated[int, "at least 1"] | None = None
-    """Steps between checkpoints, from which a run that was cut short goes on (default: a tenth of the steps)."""
+    """Steps between checkpoints, from which a run that was cut short goes on (default: as --eval-every)."""
 
     keep: Annotated[int, "at least 1"] = 2
     """Checkpoints that are kept; the best one is kept besides."""
 
     eval_every: Annotated[int, "at least 1"] | None = None
-    """Steps between evaluations on the held-out prompts (default: a tenth of the steps)."""
+    """Steps between evaluations on the held-out prompts (default: a tenth of the steps, at least 10)."""
 
     early_stopping: Annotated[int, "at least 1"] | None = None
     """Stop after so many evaluations without a lower loss, and take the best checkpoint; needs --held-out."""

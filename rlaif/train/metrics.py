@@ -1,4 +1,4 @@
-"""What is logged beside the loss: how well the rewards rank what the labels rank. Sums and counts, so that a step's
+"""What is logged beside the loss: how well the rewards rank what the labels rank. Sums and weights, so that a step's
 figure is the same however it is split."""
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ from torch import Tensor
 
 from rlaif.train.objectives import MicroBatch, Objective, Reading
 
+_ROUNDING = 1e-4
+"""Rewards this close are equal: a policy that is still the reference has log-ratios of some 1e-6, not of 0."""
+
 
 class Mean(NamedTuple):
-    """A mean before the division: both scalars, float32."""
+    """A mean before the division: both scalars."""
 
     total: Tensor
-    count: Tensor
+    weight: Tensor
 
 
 @torch.no_grad()
 def preference_metrics(objective: Objective, reading: Reading, micro: MicroBatch) -> Mapping[str, Mean]:
     """Figures of a micro-batch; those that need two responses of different score are left out where there are none.
 
-        accuracy        share of pairs of responses that the rewards order as the labels do; equal rewards are wrong
+        accuracy        share of pairs of responses that the rewards order as the labels do; equal rewards count half
         margin          by how much the better one's reward leads, mean over the same pairs
         reward_better, reward_worse    rewards of the responses with a score over and under the others' mean; of single
                         responses, of the desirable and the undesirable ones
@@ -40,8 +43,9 @@ def preference_metrics(objective: Objective, reading: Reading, micro: MicroBatch
     rewards = objective.rewards(reading, micro)
     is_pair = (scores.unsqueeze(2) > scores.unsqueeze(1)) & is_present.unsqueeze(2) & is_present.unsqueeze(1)
     leads = rewards.unsqueeze(2) - rewards.unsqueeze(1)
+    ordered = 0.5 + 0.5 * leads.sign() * (leads.abs() > _ROUNDING)
     found = {
-        "accuracy": Mean(((leads > 0) & is_pair).sum().float(), is_pair.sum().float()),
+        "accuracy": Mean(ordered.where(is_pair, 0.0).sum(), is_pair.sum().float()),
         "margin": Mean(leads.where(is_pair, 0.0).sum(), is_pair.sum().float()),
     }
     counts = is_present.sum(-1, keepdim=True)
@@ -62,11 +66,11 @@ class MeanTracker:
 
     def add(self, means: Mapping[str, Mean]) -> None:
         """Take in the figures of a micro-batch."""
-        for name, (total, count) in means.items():
-            pair = torch.stack([total.float(), count.float()])
+        for name, (total, weight) in means.items():
+            pair = torch.stack([total.float(), weight.float()])
             self._sums[name] = self._sums[name] + pair if name in self._sums else pair
 
     def drain(self) -> dict[str, Tensor]:
-        """(total, count) by name, (2,), and start again."""
+        """(total, weight) by name, (2,), and start again."""
         sums, self._sums = self._sums, {}
         return sums

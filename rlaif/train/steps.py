@@ -91,6 +91,8 @@ def dealt(batches: Sequence[Sequence[int]], shares: int) -> list[list[tuple[Sequ
     >>> dealt([[0]], 2)
     [[([0], True)], [([0], False)]]
     """
+    if not batches:
+        return [[] for _ in range(shares)]
     kept = [list(batch) for batch in batches]
     while len(kept) % shares and any(len(batch) > 1 for batch in kept):
         place = max(range(len(kept)), key=lambda index: (len(kept[index]), -index))

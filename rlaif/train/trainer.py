@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from rlaif.train.objectives import MicroBatch, Objective, Reading, collate_items
 from rlaif.train.steps import StepOrder, dealt, micro_batches
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback, TrainingArguments
+    from transformers import TrainerCallback, TrainerControl, TrainingArguments
 
 COMPLETE = "complete"
 """File that a checkpoint gets last: one without it was cut short."""
@@ -132,7 +133,7 @@ def _only(steps: Sequence[StepInput]) -> StepInput:
     return step
 
 
-class PreferenceTrainer(Trainer):
+class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
     """Trains on `Steps`.
 
     Args:
@@ -165,7 +166,10 @@ class PreferenceTrainer(Trainer):
         steps = Steps(
             train_items, order, args.max_steps, objective, plan, rank=args.process_index, world=args.world_size
         )
+        # Transformers would delete old checkpoints before the new one is whole, and in no order of files.
+        self._kept, args.save_total_limit = args.save_total_limit, None
         super().__init__(model, args, train_dataset=steps, eval_dataset=steps, callbacks=list(callbacks))
+        self.control: TrainerControl
         self.model_accepts_loss_kwargs = False
         self._objective, self._plan = objective, plan
         self._held_out_items = held_out_items
@@ -359,11 +363,28 @@ class PreferenceTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes its own random state
         if self.args.should_save:
-            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
+            latest = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            (latest / COMPLETE).touch()
+            self._remove_checkpoints(latest)
+
+    def _remove_checkpoints(self, latest: Path) -> None:
+        """Keep the newest whole ones, and the best one besides."""
+        best = Path(self.state.best_model_checkpoint or latest).name
+        newest = _whole_checkpoints(latest.parent)[-(self._kept or 0) :]
+        for path in latest.parent.glob("checkpoint-*"):
+            if path not in newest and path.name != best:
+                (path / COMPLETE).unlink(missing_ok=True)  # first, as the rest does not go at once
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; None where there is none."""
+    return next(reversed(_whole_checkpoints(folder)), None)
+
+
+def _whole_checkpoints(folder: Path) -> list[Path]:
+    """In the order of their steps."""
     whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
+    return sorted(whole, key=lambda path: int(path.name.partition("-")[2]))

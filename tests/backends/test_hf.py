@@ -358,7 +358,7 @@ class Halt:
         self.passes += 1
         if self.passes == self._at:
             self._loop.call_soon_threadsafe(self.reached.set)
-            assert self._backend._is_closed.wait(timeout=60)
+            assert self._backend._worker.is_closed.wait(timeout=60)
 
     async def close_within(self, *calls: Awaitable[Any]) -> list[Any]:
         """Results and errors of calls of which the backend is closed in the midst."""

@@ -175,6 +175,10 @@ class TestRatings:
         assert figures == {
             "rows": 3,
             "responses": 4,
+            "reward_mean": pytest.approx(-1.25 / 4.5),  # rating less 5.5, by 4.5
+            "reward_sd": pytest.approx(2.0625**0.5 / 4.5),
+            "reward_min": pytest.approx(-3.5 / 4.5),
+            "reward_max": pytest.approx(0.0),
             "rating_mean": pytest.approx(4.25),  # (2 + 4 + 5.5 + 5.5) / 4
             "rating_sd": pytest.approx(2.0625**0.5),  # deviations -2.25 -0.25 1.25 1.25: 8.25 / 4
             "rating_min": 2.0,

@@ -76,11 +76,18 @@ def test_a_template_that_strips_and_one_without_system_turns() -> None:
     assert example.completions[0] == ExampleEncoder(byte_level_tokenizer()).completion_ids(PROMPT, "yes")
 
 
+def test_a_response_without_text_is_its_end() -> None:
+    encoder = ExampleEncoder(byte_level_tokenizer())
+    some, none = encoder.example("row", PROMPT, ["yes", ""]).completions
+    assert none
+    assert some[-len(none) :] == none == encoder.completion_ids(PROMPT, "")
+
+
 def test_what_cannot_be_trained_on_is_refused() -> None:
     tokenizer = byte_level_tokenizer()
     encoder = ExampleEncoder(tokenizer)
     with pytest.raises(ValueError, match="no text"):
-        encoder.example("row", PROMPT, ["yes", ""])
+        encoder.completion_ids(PROMPT, "", is_finished=False)
     for prompt in ([], [*PROMPT, Turn("assistant", "Sure")]):
         with pytest.raises(ValueError, match="must end with a turn"):
             encoder.example("row", prompt, ["yes"])

@@ -15,6 +15,7 @@ from rlaif.models import logprobs as module
 from rlaif.models.batches import collate
 from rlaif.models.examples import Example
 from rlaif.models.logprobs import LogprobPlan, TokenLogprobs, disable_dropout, plan_logprobs, token_logprobs
+from rlaif.models.reading import packing_fault
 from rlaif.train.losses import sft_loss
 
 VOCABULARY = 97
@@ -266,7 +267,7 @@ def test_what_a_model_does_to_its_logits_is_found_out(monkeypatch: pytest.Monkey
 def test_an_attention_that_takes_no_mask_is_not_packed() -> None:
     model = make_model("llama", VOCABULARY).eval()
     model.config._attn_implementation = "flash_attention_2"
-    assert "flash_attention_2" in module._config_fault(model, 512)
+    assert "flash_attention_2" in packing_fault(model, 512)
 
 
 def test_a_wrapped_model_is_run_through_its_wrapper(model: PreTrainedModel) -> None:

@@ -1,0 +1,87 @@
+"""`rlaif train` without the command line: rows in, a trained model in a folder out, resumed where it was cut short."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rlaif.config import as_dict
+from rlaif.engine.run_folder import RunFolder
+from rlaif.engine.training_config import TrainConfig
+from rlaif.engine.training_inputs import decisive_settings, gather
+from rlaif.engine.training_listening import SilentTrainingListener, TrainingListener
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What a finished run did.
+
+    Attributes:
+        folder: With the model.
+        steps: Optimizer steps of the whole run.
+        rows, held_out: Rows trained on, and held out.
+        skipped: Rows that could not be read; they stand in `failures.jsonl`.
+        metrics: On held-out rows, after the last step; empty without any.
+        was_finished: Whether there was nothing left to do.
+    """
+
+    folder: Path
+    steps: int
+    rows: int
+    held_out: int
+    skipped: int
+    metrics: Mapping[str, float]
+    was_finished: bool = False
+
+
+def train(
+    method: str, config: TrainConfig, listener: TrainingListener | None = None, *, command: str = ""
+) -> TrainOutcome:
+    """Train a model on the rows of `config.data` into the folder `config.out`.
+
+    Args:
+        method: One of `TRAIN_CONFIGS`.
+        config: Of the method's class.
+        listener: Told how far it is.
+        command: How a person would repeat this, for `run.json` and the card.
+
+    Raises:
+        InputError: A row cannot be read or trained on.
+        ConfigError: Settings that do not fit the rows, the model or each other.
+        PromptTooLongError: Rows do not fit the model, and nothing may be cut.
+        RunFolderError: The folder holds another run.
+        NonFiniteLossError: The loss is NaN or infinite; the last checkpoint is as it was.
+        KeyboardInterrupt: The listener asked to stop; a checkpoint was saved.
+    """
+    listener = listener or SilentTrainingListener()
+    inputs = gather(method, config, listener)
+    folder = RunFolder(Path(config.out), f"train {method}")
+    decisive = decisive_settings(method, config, inputs)
+    known = folder.open(decisive)
+    outcome = TrainOutcome(
+        folder.path,
+        known.get("steps", 0) if known else 0,
+        len(inputs.data.train),
+        len(inputs.data.held_out),
+        len(inputs.data.failures),
+        known.get("metrics", {}) if known else {},
+    )
+    if known is not None and known.get("status") == "finished":
+        return replace(outcome, was_finished=True)
+    from rlaif.engine.training_results import finish  # torch and transformers
+    from rlaif.engine.training_session import TrainingSession
+
+    facts = {"command": folder.command, "decisive": decisive, "config": as_dict(config), "repeat": command}
+    session = TrainingSession(method, config, inputs, folder, listener, facts, known)
+    session.write_run_json("running")
+    try:
+        run = session.train()
+        listener.on_finishing()
+        metrics = finish(session, run)
+    except BaseException:
+        session.write_run_json("interrupted")
+        raise
+    if session.is_main:
+        folder.write_failures(inputs.data.failures)
+    return replace(outcome, steps=run.trainer.state.global_step, metrics=metrics)

@@ -1,0 +1,135 @@
+"""What a training run is made of: rows read and filtered, models found. No weight is loaded here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rlaif.backends.builtin import builtin_folder
+from rlaif.backends.registry import DEMONSTRATION_WARNING
+from rlaif.config import as_dict
+from rlaif.data.files import open_source
+from rlaif.data.sources import ReadOptions
+from rlaif.data.training_methods import RowFilters, TrainingOptions
+from rlaif.data.training_rows import TrainingData, load_training_rows
+from rlaif.engine.training_config import ReferenceConfig, RewardModelConfig, TrainConfig
+from rlaif.engine.training_listening import TrainingListener
+from rlaif.engine.training_origin import DataOrigin, origin_of
+from rlaif.errors import ConfigError, InputError
+from rlaif.models.loading import ModelSource, find_model
+from rlaif.records import LabeledPair
+from rlaif.train.labels import target_prob
+
+_DEFAULT_LENGTH = 2048
+"""Most tokens of a sequence where a model does not say what it takes."""
+
+_FREE = {
+    "out", "device", "max_tokens", "gradient_checkpointing", "save_every", "keep", "eval_every", "log_every",
+    "report_to", "reference_cache", "merge",
+}  # fmt: skip
+"""What may differ between a run and its resume."""
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What a run is made of.
+
+    Attributes:
+        data, origin: The rows, and the run that they come from.
+        source, reference: The model, and the reference where it is another one.
+        max_length: Most tokens of a prompt and one response.
+    """
+
+    data: TrainingData
+    origin: DataOrigin | None
+    source: ModelSource
+    reference: ModelSource | None
+    max_length: int
+
+
+def gather(method: str, config: TrainConfig, listener: TrainingListener) -> TrainingInputs:
+    """Read the rows and find the models; no weight is loaded.
+
+    Raises:
+        InputError: A row cannot be read or trained on, or the run that holds it is not finished.
+        ConfigError: Settings that do not fit the rows, the model or each other.
+    """
+    origin = origin_of(config.data)
+    if origin is not None and origin.status != "finished":
+        raise InputError(f"the run is {origin.status}, not finished; run its command again first", path=config.data)
+    if origin is not None and origin.is_demonstration:
+        listener.on_warning(DEMONSTRATION_WARNING)
+    data = load_training_rows(open_source(config.data), options_of(method, config), _prob_of(config))
+    source = find_training_model(config.model, config.device)
+    reference = None
+    if isinstance(config, ReferenceConfig) and config.reference is not None:
+        reference = find_training_model(config.reference, config.device)
+        from rlaif.train.models import check_reference  # torch
+
+        check_reference(source, reference)
+    return TrainingInputs(data, origin, source, reference, _max_length(config, source, reference))
+
+
+def options_of(method: str, config: TrainConfig) -> TrainingOptions:
+    """How a config wants its rows read."""
+    rows = config.rows
+    return TrainingOptions(
+        method,
+        ReadOptions(config.source.columns, config.seed, config.source.skip_bad_rows),
+        config.labels,
+        RowFilters(
+            ties="drop" if config.labels == "hard" else rows.ties,
+            min_confidence=rows.min_confidence,
+            only_human=rows.only_human,
+            tie_band=rows.tie_band,
+        ),
+        held_out=rows.held_out,
+        with_margins=isinstance(config, RewardModelConfig) and config.loss.with_margins,
+    )
+
+
+def find_training_model(name: str, device: str) -> ModelSource:
+    """The model that a name stands for; `builtin:NAME` is one that ships. Raises as `find_model`."""
+    kind, colon, shipped = name.partition(":")
+    path = str(builtin_folder(shipped)) if kind == "builtin" and colon else name
+    return find_model(path, backend=None, device=device, dtype="auto")
+
+
+def decisive_settings(method: str, config: TrainConfig, inputs: TrainingInputs) -> dict[str, Any]:
+    """Everything that can change a weight, by flag; a run is resumed only where all of it is equal."""
+    settings = as_dict(config, is_flat=True)
+    kept = {name: value for name, value in settings.items() if name not in _FREE}
+    return {
+        **kept,
+        "method": method,
+        "data": inputs.data.content_sha256,
+        "model": inputs.source.fingerprint,
+        "max_length": inputs.max_length,
+        **(
+            {"reference": (inputs.reference or inputs.source).fingerprint}
+            if isinstance(config, ReferenceConfig)
+            else {}
+        ),
+    }
+
+
+def _prob_of(config: TrainConfig) -> Callable[[LabeledPair], float | None] | None:
+    """By which probability pairs are filtered: the people's share where that is trained on."""
+    if config.labels != "human":
+        return None
+
+    def share(pair: LabeledPair) -> float | None:
+        comparison = pair.comparison
+        return target_prob("human", None, comparison.human_votes, comparison.human_label)
+
+    return share
+
+
+def _max_length(config: TrainConfig, source: ModelSource, reference: ModelSource | None) -> int:
+    contexts = [one.context_tokens for one in (source, reference) if one is not None and one.context_tokens is not None]
+    context = min(contexts, default=None)
+    asked = config.sequences.max_length
+    if asked is not None and context is not None and asked > context:
+        raise ConfigError(f"max_length: {asked}, but the model takes {context} tokens at most")
+    return asked or context or _DEFAULT_LENGTH

@@ -1,0 +1,238 @@
+"""One session of a training run: rows encoded, weights loaded, the reference asked, the trainer run to its end.
+
+What the folder holds afterwards is the business of `training_results`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging as transformers_logging
+
+from rlaif.data.training_methods import RowKind
+from rlaif.engine.run_folder import RunFolder, versions
+from rlaif.engine.training_callback import ListeningCallback
+from rlaif.engine.training_config import ReferenceConfig, TrainConfig
+from rlaif.engine.training_inputs import TrainingInputs
+from rlaif.engine.training_listening import SilentTrainingListener, TrainingListener, TrainingStart
+from rlaif.models.encoding import ExampleEncoder
+from rlaif.models.examples import Example
+from rlaif.models.loading import load_model, stop_ids
+from rlaif.models.logprobs import plan_logprobs
+from rlaif.models.rewards import plan_rewards
+from rlaif.train.arguments import optimizer_steps, training_arguments
+from rlaif.train.items import TrainingItem, Truncation, make_items, with_mismatches, with_references
+from rlaif.train.logprob_cache import LogprobCache
+from rlaif.train.models import adapter_off, load_policy, load_reward_model_for_training
+from rlaif.train.objectives import make_objective
+from rlaif.train.reference import reference_identity, reference_logprobs
+from rlaif.train.trainer import ComputePlan, PreferenceTrainer, last_checkpoint
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run whose last step is done.
+
+    Attributes:
+        trainer: With the trained model.
+        train, held_out: The rows as token ids.
+        truncation: What was cut of them.
+        notes: What there is to say of how it was computed.
+    """
+
+    trainer: PreferenceTrainer
+    train: Sequence[TrainingItem]
+    held_out: Sequence[TrainingItem]
+    truncation: Truncation
+    notes: tuple[str, ...]
+
+
+class TrainingSession:
+    """Trains, and keeps `run.json` up to date.
+
+    Args:
+        method, config, inputs: What is trained, how, and on what.
+        folder: Opened.
+        listener: Told how far it is.
+        facts: What `run.json` says whatever happens.
+        earlier: The `run.json` of the session before; None for the first.
+
+    Raises:
+        ConfigError: Settings that do not fit the rows, the machine or each other.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        config: TrainConfig,
+        inputs: TrainingInputs,
+        folder: RunFolder,
+        listener: TrainingListener,
+        facts: Mapping[str, Any],
+        earlier: Mapping[str, Any] | None,
+    ) -> None:
+        self.method, self.config, self.inputs, self.folder = method, config, inputs, folder
+        loss: Any = config.loss  # type: ignore[attr-defined]  # the class of every method has one
+        self.objective = make_objective(method, loss, is_ranking=inputs.data.kind is RowKind.CANDIDATES)
+        self.steps = optimizer_steps(config.optimization, len(inputs.data.train))
+        self.args = training_arguments(
+            method, config.optimization, config.checkpoints, config.adapter,
+            folder=folder.path / "checkpoints", steps=self.steps, device=inputs.source.device, seed=config.seed,
+            is_evaluated=bool(inputs.data.held_out),
+        )  # fmt: skip
+        self.is_main = self.args.process_index == 0
+        self.listener = listener if self.is_main else SilentTrainingListener()
+        self.command = str(facts.get("repeat", ""))
+        self.versions = versions()
+        self._facts = {
+            **facts,
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": self.versions,
+        }
+        self._seconds_before = float((earlier or {}).get("seconds", 0.0))
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Of all sessions."""
+        return round(self._seconds_before + time.monotonic() - self._began, 3)
+
+    def write_run_json(self, status: str, **more: Any) -> None:
+        """Say how far the run is."""
+        if self.is_main:
+            self.folder.write({**self._facts, "status": status, "steps": self.steps, "seconds": self.seconds, **more})
+
+    def train(self) -> TrainingRun:
+        """Every step that is left.
+
+        Raises:
+            KeyboardInterrupt: The listener asked to stop; there is a checkpoint.
+            PromptTooLongError, NonFiniteLossError, BackendUnusableError: As `rlaif.engine.training.train`.
+        """
+        train, held_out, truncation = self._encoded()
+        model = self._loaded()
+        plan, notes = self._plan(model)
+        train, held_out = self._with_references(train, held_out, model, plan)
+        trainer = PreferenceTrainer(
+            model, self.args, objective=self.objective, plan=plan, train_items=train, held_out_items=held_out,
+            batch_size=self.config.optimization.batch_size, callbacks=self._callbacks(),
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        resumed = last_checkpoint(Path(self.args.output_dir))
+        self.args.eval_on_start = resumed is None and bool(held_out)
+        self.listener.on_start(
+            TrainingStart(
+                method=self.method,
+                model=self.inputs.source.name,
+                rows=len(train),
+                held_out=len(held_out),
+                tokens=tokens_of(train),
+                steps=self.steps,
+                steps_done=int(resumed.name.partition("-")[2]) if resumed else 0,
+            )
+        )
+        transformers_logging.disable_progress_bar()  # of writing checkpoints; the run has a bar of its own
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+        if self.listener.is_stopping and trainer.state.global_step < self.steps:
+            raise KeyboardInterrupt
+        return TrainingRun(trainer, train, held_out, truncation, notes)
+
+    def _encoded(self) -> tuple[list[TrainingItem], list[TrainingItem], Truncation]:
+        data, source = self.inputs.data, self.inputs.source
+        items, truncation = make_items(
+            [*data.train, *data.held_out],
+            ExampleEncoder(source.tokenizer, stop_ids(source)),
+            self.config.labels,
+            max_length=self.inputs.max_length,
+            cut=self.config.sequences.truncate,
+            on_progress=lambda done, total: self.listener.on_preparing("encoding rows", done, total),
+        )
+        if self.objective.needs_mismatches:
+            items = with_mismatches(items, self.config.seed, max_length=self.inputs.max_length)
+        return items[: len(data.train)], items[len(data.train) :], truncation
+
+    def _loaded(self) -> PreTrainedModel:
+        load = load_reward_model_for_training if self.objective.reads == "rewards" else load_policy
+        return load(self.inputs.source, self.config.adapter, seed=self.config.seed)
+
+    def _plan(self, model: PreTrainedModel) -> tuple[ComputePlan, tuple[str, ...]]:
+        max_tokens, max_length = self.config.optimization.max_tokens, self.inputs.max_length
+        if self.objective.reads == "rewards":
+            is_packed, notes = plan_rewards(model, max_length)
+            plan = ComputePlan(is_packed, max_tokens=max_tokens)
+        else:
+            is_packed, is_chunked, notes = plan_logprobs(model, max_length)
+            plan = ComputePlan(is_packed, is_chunked, max_tokens)
+        for note in notes:
+            self.listener.on_message(note)
+        return plan, notes
+
+    def _with_references(
+        self,
+        train: list[TrainingItem],
+        held_out: list[TrainingItem],
+        model: PreTrainedModel,
+        plan: ComputePlan,
+    ) -> tuple[list[TrainingItem], list[TrainingItem]]:
+        config = self.config
+        if not isinstance(config, ReferenceConfig):
+            return train, held_out
+        other = self.inputs.reference
+        items = [*train, *held_out]
+        if other is None:
+            with adapter_off(model):
+                items = with_references(items, lambda examples: self._reference_logprobs(examples, model, plan))
+        else:
+            reference = load_model(other)
+            is_packed, is_chunked, _ = plan_logprobs(reference, self.inputs.max_length)
+            how = replace(plan, is_packed=is_packed, is_chunked=is_chunked)
+            items = with_references(items, lambda examples: self._reference_logprobs(examples, reference, how))
+        return items[: len(train)], items[len(train) :]
+
+    def _reference_logprobs(
+        self, examples: Sequence[Example], model: PreTrainedModel, plan: ComputePlan
+    ) -> list[tuple[float, ...]]:
+        """What the reference says, computed as the policy is: a rounding of its own would be a log-ratio."""
+        config = self.config
+        assert isinstance(config, ReferenceConfig)
+        precision = {torch.bfloat16: "bfloat16", torch.float16: "float16", None: "float32"}[self._autocast]
+        source = self.inputs.reference or self.inputs.source
+        identity = reference_identity(
+            source, dtype=str(model.dtype), precision=precision, quantize=config.adapter.quantize
+        )
+        folder = None if config.reference_cache is None else Path(config.reference_cache)
+        device = self.args.device
+        cache = LogprobCache(identity, folder, on_warning=self.listener.on_warning)
+        with closing(cache), torch.autocast(device.type, self._autocast, enabled=self._autocast is not None):
+            return reference_logprobs(
+                model.to(device), examples, is_packed=plan.is_packed, is_chunked=plan.is_chunked,
+                max_tokens=plan.max_tokens, device=device, cache=cache,
+                on_progress=lambda done, total: self.listener.on_preparing("reference log-probs", done, total),
+            )  # fmt: skip
+
+    @property
+    def _autocast(self) -> torch.dtype | None:
+        """The number type of the computation, where it is not the weights'."""
+        if self.args.bf16:
+            return torch.bfloat16
+        return torch.float16 if self.args.fp16 else None
+
+    def _callbacks(self) -> list[TrainerCallback]:
+        patience = self.config.checkpoints.early_stopping
+        path = self.folder.path / "metrics.jsonl" if self.is_main else None
+        listening = ListeningCallback(self.listener, path)
+        return [listening, *([EarlyStoppingCallback(patience)] if patience is not None else [])]
+
+
+def tokens_of(items: Sequence[TrainingItem]) -> int:
+    """Tokens of prompts and responses, each once."""
+    return sum(item.example.row_tokens(is_packed=True) for item in items)

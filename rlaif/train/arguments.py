@@ -1,0 +1,136 @@
+"""Our settings as `transformers.TrainingArguments`: the one place where the two meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import TrainingArguments
+
+from rlaif.errors import ConfigError, did_you_mean
+from rlaif.train.config import LEARNING_RATES, AdapterConfig, CheckpointConfig, OptimizationConfig
+
+_LORA_RATE = 10.0
+_TIMES, _LEAST_BETWEEN = 10, 10
+"""How often, by default, a run is evaluated and saved, and the fewest steps between."""
+
+_NAMES = frozenset(each.name for each in fields(TrainingArguments))
+
+_CHECKPOINTING = next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in _NAMES)
+"""Its name has changed within transformers 5."""
+
+_OURS = {
+    "output_dir", "max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "seed", "load_best_model_at_end", "remove_unused_columns", "logging_nan_inf_filter", "push_to_hub",
+}  # fmt: skip
+"""What cannot be given as a `--trainer-arg`, since it would break what a step is or where things stand."""
+
+
+def optimizer_steps(optimization: OptimizationConfig, rows: int) -> int:
+    """Steps of a run: `max_steps`, or what the epochs come to, the last one full as all are.
+
+    Raises:
+        ConfigError: A step takes more rows than there are.
+
+    >>> optimizer_steps(OptimizationConfig(batch_size=8, epochs=2), 20)
+    5
+    """
+    if optimization.batch_size > rows:
+        raise ConfigError(f"batch_size: {optimization.batch_size}, but there are {rows} rows to train on; lower it")
+    if optimization.max_steps is not None:
+        return optimization.max_steps
+    return max(1, round(optimization.epochs * rows / optimization.batch_size))
+
+
+def learning_rate_of(method: str, optimization: OptimizationConfig, adapter: AdapterConfig) -> float:
+    """The highest learning rate: as set, or what is usual for the method."""
+    if optimization.learning_rate is not None:
+        return optimization.learning_rate
+    return LEARNING_RATES[method] * (1.0 if adapter.lora_rank is None else _LORA_RATE)
+
+
+def training_arguments(
+    method: str,
+    optimization: OptimizationConfig,
+    checkpoints: CheckpointConfig,
+    adapter: AdapterConfig,
+    *,
+    folder: Path,
+    steps: int,
+    device: str,
+    seed: int,
+    is_evaluated: bool,
+) -> TrainingArguments:
+    """The arguments of a run.
+
+    Args:
+        method: Such as "dpo".
+        optimization, checkpoints, adapter: The settings.
+        folder: For checkpoints.
+        steps: Of `optimizer_steps`.
+        device: Torch's, such as "cuda".
+        seed: Of the order of rows, of dropout.
+        is_evaluated: Whether there are held-out rows.
+
+    Raises:
+        ConfigError: A `--trainer-arg` does not exist, or transformers refuses the arguments.
+    """
+    if checkpoints.early_stopping is not None and not is_evaluated:
+        raise ConfigError("early_stopping: needs held-out prompts, use --held-out")
+    eval_every = checkpoints.eval_every or checkpoints.save_every or min(steps, max(_LEAST_BETWEEN, steps // _TIMES))
+    precision = _precision(optimization.precision, device)
+    values: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "per_device_train_batch_size": 1,  # whole steps
+        "learning_rate": learning_rate_of(method, optimization, adapter),
+        "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(optimization.schedule, optimization.schedule),
+        "warmup_steps": round(optimization.warmup * steps),
+        "weight_decay": optimization.weight_decay,
+        "max_grad_norm": optimization.max_grad_norm,
+        "optim": optimization.optimizer,
+        "bf16": precision == "bfloat16",
+        "fp16": precision == "float16",
+        _CHECKPOINTING: optimization.gradient_checkpointing,
+        "eval_strategy": "steps" if is_evaluated else "no",
+        "eval_steps": eval_every,
+        "save_strategy": "steps",
+        "save_steps": checkpoints.save_every or eval_every,
+        "save_total_limit": checkpoints.keep,
+        "restore_callback_states_from_checkpoint": True,  # early stopping counts on where it was
+        "load_best_model_at_end": checkpoints.early_stopping is not None,
+        "metric_for_best_model": "eval_loss" if is_evaluated else None,
+        "logging_steps": checkpoints.log_every,
+        "logging_nan_inf_filter": False,
+        "report_to": list(checkpoints.report_to) or "none",
+        "seed": seed,
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": False,
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+    }
+    values |= _given(optimization.trainer_arg)
+    try:
+        return TrainingArguments(**values)
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(f"transformers refuses the settings of training: {error}") from error
+
+
+def _precision(precision: str, device: str) -> str:
+    if precision != "auto":
+        return precision
+    return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+
+
+def _given(arguments: Mapping[str, str]) -> dict[str, Any]:
+    """`--trainer-arg` values, read as YAML reads them: numbers, true, lists in brackets."""
+    known = _NAMES - _OURS
+    for name in arguments:
+        if name not in known:
+            hint = " has a flag of its own or would break a step" if name in _OURS else did_you_mean(name, known)
+            raise ConfigError(f"trainer_arg: {name!r}{hint}; expected an argument of transformers.TrainingArguments")
+    return {name: yaml.safe_load(text) for name, text in arguments.items()}
