@@ -102,7 +102,7 @@ def make_model(kind: str, vocab_size: int, *, context: int = 512, seed: int = 0)
 
 
 def make_reward_model(kind: str, vocab_size: int, *, context: int = 512, labels: int = 1) -> PreTrainedModel:
-    """A random reward model of the kinds of `make_model`; padding is told by the id 0, which is also an ordinary token."""
+    """A random reward model of the kinds of `make_model`; id 0, an ordinary token too, tells padding."""
     config = make_model(kind, vocab_size, context=context).config
     config.num_labels, config.pad_token_id = labels, 0
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from rlaif.backends.in_process import C, Collector, R, deliver, own_copy, resolve
 from rlaif.backends.model_runs import CancelledRunError
-from rlaif.errors import BackendError, BackendUnusableError
+from rlaif.errors import BackendError, BackendUnusableError, RlaifError
 from rlaif.records import Reply, Request
 
 ModelT = TypeVar("ModelT")
@@ -167,4 +167,5 @@ class LoadedOnce(Generic[ModelT]):
     def _load_error(self, error: Exception) -> BackendError:
         if isinstance(error, BackendError):
             return error
-        return BackendUnusableError(f"{self._name} cannot be loaded: {type(error).__name__}: {error}")
+        why = str(error) if isinstance(error, RlaifError) else f"{type(error).__name__}: {error}"
+        return BackendUnusableError(f"{self._name} cannot be loaded: {why}")

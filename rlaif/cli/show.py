@@ -15,7 +15,7 @@ from rlaif.cli.terminal import say
 from rlaif.engine.config import SourceConfig
 from rlaif.errors import ConfigError, InputError, did_you_mean
 from rlaif.judge.config import JudgeConfig
-from rlaif.records import GenerateRequest, Generation, Reply, Request, RewardRequest
+from rlaif.records import GenerateRequest, Generation, Order, Reply, Request, RewardRequest
 from rlaif.visibility import visible
 
 if TYPE_CHECKING:
@@ -144,8 +144,9 @@ def _show_prompt(command: ShowPromptCommand) -> int:
     if not calls:
         say(f"row {row.id}: both responses are the same, so the label is 0.5 and no judge is asked")
     for call in calls:
-        about = f"row {row.id}, {'order ' if command.command == 'label' else ''}{call.words[0]}"
-        about += f", principle {call.principle.id}" if call.principle else ""
+        place, *principle = call.words
+        about = f"row {row.id}, {'order ' if place in tuple(Order) else ''}{place}"
+        about += f", principle {principle[0]}" if principle else ""
         for number, step in enumerate(_steps(judge.ask(row, call)), 1):
             for message in step.request.messages:
                 if not command.quiet:

@@ -68,7 +68,9 @@ class TrainingDisplay(Protocol):
 def training_display_for(*, is_quiet: bool) -> TrainingDisplay:
     """The display that suits this process: of several that train together, the first one speaks."""
     if os.environ.get("RANK", "0") != "0":
-        return MuteTrainingDisplay()
+        display = MuteTrainingDisplay()
+        display.is_stepping = True  # a signal is left to the first process, so that all stop at the same step
+        return display
     if is_quiet:
         return QuietTrainingDisplay()
     return TrainingBarDisplay() if sys.stderr.isatty() else TrainingLineDisplay()
@@ -124,16 +126,22 @@ class TrainingLineDisplay(MuteTrainingDisplay):
         super().__init__()
         self._rate = Rate(STEP_WINDOW_SECONDS)
         self._logs: dict[str, float] = {}
-        self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+        self._preparing = ""
+        self._next_line = 0.0
 
     def on_preparing(self, what: str, done: int, total: int) -> None:
+        if what != self._preparing:
+            self._preparing = what
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
         if self._is_time_for_a_line():
             self.on_message(f"{what}: {done:,}/{total:,}")
 
     def on_start(self, start: TrainingStart) -> None:
         super().on_start(start)
         self.on_message(started(start))
-        self._rate.add(time.monotonic(), start.steps_done)
+        now = time.monotonic()
+        self._rate.add(now, start.steps_done)
+        self._next_line = now + SECONDS_BETWEEN_LINES
 
     def on_step(self, step: int, total: int, logs: Mapping[str, float]) -> None:
         parts = self._details(step, total, logs)

@@ -131,13 +131,15 @@ def _margin(value: Any, column: str) -> float:
 class RatedPlan(CandidatesPlan):
     """Which columns of rated candidates mean what."""
 
-    scores: Cell
+    scores: tuple[tuple[str, Cell], ...]
+    """By our name for them; the first ones that are not all null are taken."""
 
 
 @dataclass
 class RatedReader(CandidatesReader):
-    """Reads responses with their scores, ratings before rewards where there are both. The first row decides which. The
-    `extra` of what it reads holds `scores`, and no other column.
+    """Reads responses with their scores, ratings before rewards where there are both and the ratings are not null, as a
+    reward model leaves them. The first row decides which. The `extra` of what it reads holds `scores`, and no other
+    column.
 
     Raises:
         ConfigError: As `CandidatesReader`; or two columns of scores are renamed.
@@ -160,16 +162,14 @@ class RatedReader(CandidatesReader):
         names = ["rating", "reward"] if plan.is_single else ["ratings", "rewards"]
         names.sort(key=lambda name: name not in self.columns)  # a renamed one was chosen
         cells = [(name, find_cell(name, (), set(keys), self.columns)) for name in names]
-        name, cell = next(((name, cell) for name, cell in cells if cell is not None), (names[0], None))
-        if cell is None:
+        scores = tuple((name, cell) for name, cell in cells if cell is not None)
+        if not scores:
             also = f"is missing, and {names[1]} too; rate the rows first (rlaif rate)"
             raise RowFault(f"{also}; the row has: {', '.join(keys)}", names[0])
-        self._scores = self._scores or name
-        if name != self._scores:
-            reason = f"holds the scores that the first row has in {self._scores!r}, expected one column for all rows"
-            raise RowFault(reason, cell.path)
+        if names[0] in self.columns:
+            scores = scores[:1]
         return RatedPlan(
-            id=plan.id, prompt=plan.prompt, extras=(), responses=plan.responses, is_single=plan.is_single, scores=cell
+            id=plan.id, prompt=plan.prompt, extras=(), responses=plan.responses, is_single=plan.is_single, scores=scores
         )
 
     def _record(self, row: Mapping[str, Any], plan: CandidatesPlan, given_id: str | None) -> Candidates:
@@ -180,10 +180,23 @@ class RatedReader(CandidatesReader):
         if not plan.is_single and len(responses) < needs.fewest_responses:
             reason = f"is a list of {len(responses)}, expected at least {needs.fewest_responses} responses"
             raise RowFault(f"{reason}, which {needs.method} ranks", plan.responses.path)
-        value, path = plan.scores.of(row), plan.scores.path
+        value, path = self._found(row, plan.scores)
         if plan.is_single:
             return replace(candidates, extra={"scores": (_score(value, path, "is"),)})
         return replace(candidates, extra={"scores": _scores_of(value, path, len(responses))})
+
+    def _found(self, row: Mapping[str, Any], cells: tuple[tuple[str, Cell], ...]) -> tuple[Any, str]:
+        """The scores, and where they stand."""
+        name, cell = next(((name, cell) for name, cell in cells if not _is_null(cell.of(row))), cells[0])
+        self._scores = self._scores or name
+        if name != self._scores:
+            reason = f"holds the scores that the first row has in {self._scores!r}, expected one column for all rows"
+            raise RowFault(reason, cell.path)
+        return cell.of(row), cell.path
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, list | tuple) and bool(value) and all(each is None for each in value))
 
 
 def _scores_of(value: Any, column: str, count: int) -> tuple[float, ...]:

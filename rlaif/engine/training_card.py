@@ -258,10 +258,11 @@ def _results_section(facts: ModelCardFacts) -> str:
         size = f"{result.n or counts.held_out_rows:,}"
         rows.append((title_of(result.name), *([before] if is_compared else []), after, size))
     head = ("On held-out prompts", *(["Before training"] if is_compared else []), "After", "Over")
+    shift = " Rewards are those before the shift." if facts.is_reward_model else ""
     interval = " In brackets: the 95 % interval." if any(result.low is not None for result in facts.results) else ""
     return (
         f"## Results\n\n{table(head, rows)}\n\nOver {_rows(counts.held_out_rows, counts.held_out_prompts)} that were "
-        f"not trained on, against the labels as they were trained on unless it says otherwise.{interval}"
+        f"not trained on, against the labels as they were trained on unless it says otherwise.{interval}{shift}"
     )
 
 

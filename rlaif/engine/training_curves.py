@@ -64,7 +64,7 @@ def curves(method: str) -> tuple[Curve, ...]:
     def both(name: str) -> Mapping[str, str]:
         return {f"{name}_better": f"{sides[0]} response", f"{name}_worse": f"{sides[1]} response"}
 
-    reward = "Reward (log-odds)" if method == "rm" else "Implied reward"
+    reward = "Reward before the shift (log-odds)" if method == "rm" else "Implied reward"
     return (
         Curve("loss", f"Loss ({_LOSS_UNITS.get(method, 'nats per comparison')})", {"loss": ""}),
         Curve("accuracy", "Preferred response ranked first", {"accuracy": ""}, is_share=True),

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from rlaif.engine.training_callback import ListeningCallback
 from rlaif.engine.training_config import ReferenceConfig, TrainConfig
 from rlaif.engine.training_inputs import TrainingInputs
 from rlaif.engine.training_listening import SilentTrainingListener, TrainingListener, TrainingStart
+from rlaif.models.attention import attention_of
 from rlaif.models.encoding import ExampleEncoder
 from rlaif.models.examples import Example
 from rlaif.models.loading import load_model, stop_ids
@@ -166,12 +167,13 @@ class TrainingSession:
 
     def _plan(self, model: PreTrainedModel) -> tuple[ComputePlan, tuple[str, ...]]:
         max_tokens, max_length = self.config.optimization.max_tokens, self.inputs.max_length
-        if self.objective.reads == "rewards":
-            is_packed, notes = plan_rewards(model, max_length)
-            plan = ComputePlan(is_packed, max_tokens=max_tokens)
-        else:
-            is_packed, is_chunked, notes = plan_logprobs(model, max_length)
-            plan = ComputePlan(is_packed, is_chunked, max_tokens)
+        is_chunked = True
+        with self._autocast():
+            if self.objective.reads == "rewards":
+                is_packed, notes = plan_rewards(model, max_length)
+            else:
+                is_packed, is_chunked, notes = plan_logprobs(model, max_length)
+        plan = ComputePlan(is_packed, is_chunked, max_tokens)
         for note in notes:
             self.listener.on_message(note)
         return plan, notes
@@ -193,8 +195,7 @@ class TrainingSession:
                 items = with_references(items, lambda examples: self._reference_logprobs(examples, model, plan))
         else:
             reference = load_model(other)
-            is_packed, is_chunked, _ = plan_logprobs(reference, self.inputs.max_length)
-            how = replace(plan, is_packed=is_packed, is_chunked=is_chunked)
+            how, _ = self._plan(reference)
             items = with_references(items, lambda examples: self._reference_logprobs(examples, reference, how))
         return items[: len(train)], items[len(train) :]
 
@@ -204,27 +205,34 @@ class TrainingSession:
         """What the reference says, computed as the policy is: a rounding of its own would be a log-ratio."""
         config = self.config
         assert isinstance(config, ReferenceConfig)
-        precision = {torch.bfloat16: "bfloat16", torch.float16: "float16", None: "float32"}[self._autocast]
-        source = self.inputs.reference or self.inputs.source
         identity = reference_identity(
-            source, dtype=str(model.dtype), precision=precision, quantize=config.adapter.quantize
+            self.inputs.reference or self.inputs.source,
+            dtype=str(model.dtype),
+            precision=str(self._compute_dtype),
+            quantize=config.adapter.quantize,
         )
         folder = None if config.reference_cache is None else Path(config.reference_cache)
-        device = self.args.device
-        cache = LogprobCache(identity, folder, on_warning=self.listener.on_warning)
-        with closing(cache), torch.autocast(device.type, self._autocast, enabled=self._autocast is not None):
+        cache = LogprobCache(
+            {**identity, "attention": attention_of(model)}, folder, on_warning=self.listener.on_warning
+        )
+        with closing(cache), self._autocast():
             return reference_logprobs(
-                model.to(device), examples, is_packed=plan.is_packed, is_chunked=plan.is_chunked,
-                max_tokens=plan.max_tokens, device=device, cache=cache,
+                model.to(self.args.device), examples, is_packed=plan.is_packed, is_chunked=plan.is_chunked,
+                max_tokens=plan.max_tokens, device=self.args.device, cache=cache,
                 on_progress=lambda done, total: self.listener.on_preparing("reference log-probs", done, total),
             )  # fmt: skip
 
     @property
-    def _autocast(self) -> torch.dtype | None:
+    def _compute_dtype(self) -> torch.dtype | None:
         """The number type of the computation, where it is not the weights'."""
         if self.args.bf16:
             return torch.bfloat16
         return torch.float16 if self.args.fp16 else None
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        """What the trainer computes under, for what is computed before it."""
+        dtype = self._compute_dtype
+        return torch.autocast(self.args.device.type, dtype, enabled=dtype is not None)
 
     def _callbacks(self) -> list[TrainerCallback]:
         patience = self.config.checkpoints.early_stopping

@@ -27,7 +27,7 @@ _PROMPT_TIMES = 24
 
 _VARIANTS = 64
 """How often FlexAttention may be compiled: for rows of fewer than 128 tokens or more, one row or several, with gradient
-or without, each model. Torch stops at 8 and then forms all scores, T x T of them, without a word."""
+or without, each model. Torch stops at 8 and forms all scores from then on, T x T of them."""
 
 
 def attention_for(device: torch.device | str) -> Attention:

@@ -119,7 +119,9 @@ def _log(
         if ratings:
             log_metric(f"{name}/rating", math.fsum(ratings) / len(ratings))
     if log_extra is not None:
-        log_extra(f"{name}_rating", [outcome.rating if isinstance(outcome, Rating) else None for outcome in outcomes])
+        if len(ratings) == len(rated):  # a reward model gives none
+            column = [outcome.rating if isinstance(outcome, Rating) else None for outcome in outcomes]
+            log_extra(f"{name}_rating", column)
         if failures:
             log_extra(
                 f"{name}_error",

@@ -136,8 +136,8 @@ class OptimizationConfig:
     max_grad_norm: Annotated[float, "at least 0"] = 1.0
     """Gradients are scaled down to this norm; 0: never."""
 
-    optimizer: str = "adamw_torch"
-    """Name of an optimizer of transformers, such as adamw_torch_fused, adafactor or adamw_8bit."""
+    optimizer: str = "adamw_torch_fused"
+    """Name of an optimizer of transformers, such as adamw_torch, adafactor or adamw_8bit."""
 
     max_tokens: Annotated[int, "at least 1"] = 16384
     """Most tokens, padding included, that are computed at a time; changes memory and speed, and no result."""

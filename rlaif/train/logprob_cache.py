@@ -91,7 +91,7 @@ class LogprobCache:
             self._on_warning(f"{self._path}: reference log-probs are no longer kept for later runs ({error})")
         except sqlite3.DatabaseError as error:
             self._begin_anew(error)
-            self._write(rows)
+            self.put(found)
 
     def close(self) -> None:
         """Let go of the file."""

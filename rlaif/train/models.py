@@ -289,6 +289,7 @@ def _with_adapter(model: PreTrainedModel, source: ModelSource, adapter: AdapterC
     )
     with _seeded(seed, model.device), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft uses what transformers is about to rename
+        warnings.filterwarnings("ignore", "fan_in_fan_out")  # peft sets what fits the layer, and says so
         if adapter.quantize != "none":
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         try:

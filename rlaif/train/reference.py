@@ -61,7 +61,8 @@ def reference_logprobs(
     values = _known(wanted, cache)
     missing = _missing(examples, values)
     rank, world = _processes()
-    shares = dealt(_batches(missing, is_packed=is_packed, max_tokens=max_tokens), world)
+    batches = _batches(missing, is_packed=is_packed, max_tokens=max_tokens)
+    shares = dealt(batches, world) if batches else [[]] * world
     done = len(values)
     on_progress(done, len(wanted))
     found: dict[Asked, float] = {}

@@ -26,6 +26,7 @@ import pytest
 from rlaif.cli.main import main
 from rlaif.cli.serve import sparing
 from tests.servers import Answer, Received, ScriptedServer, chat_reply, error_reply
+from tests.tiny_models import save_reward_model
 
 BODY = {"items": [{"prompt": "Name a color.", "response": "Red."}]}
 TOKEN = "the-token-of-the-test"
@@ -134,6 +135,18 @@ def test_it_says_where_it_listens_and_ends_with_0_on_a_signal() -> None:
         assert server.end() == 0
         assert "serving builtin:tiny on http://127.0.0.1:" in server.text
         assert "is a demonstration judge" in server.text
+
+
+def test_a_reward_model_is_served_with_rewards_and_no_ratings(tmp_path: Path) -> None:
+    folder = save_reward_model(tmp_path / "tiny-rm")
+    with serving("--judge", f"hf-reward:{folder}") as server:
+        status, reply = post(server.url)
+        assert status == 200
+        (item,) = reply["items"]
+        assert isinstance(item.pop("reward"), float)
+        assert item == {"rating": None, "rating_probs": None}
+        server.process.send_signal(signal.SIGINT)
+        assert server.end() == 0
 
 
 def test_what_is_in_flight_is_finished_before_the_end() -> None:

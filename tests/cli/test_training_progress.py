@@ -103,6 +103,7 @@ def test_of_several_processes_one_speaks(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setenv("RANK", "1")
     display = training_display_for(is_quiet=False)
     assert type(display) is MuteTrainingDisplay
+    assert display.is_stepping  # a signal stops it when the first process stops, not in the middle of something
     everything(display)
     assert capsys.readouterr() == ("", "")
 

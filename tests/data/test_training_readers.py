@@ -201,6 +201,14 @@ class TestCandidates:
         assert first == RatedCandidates(candidates, (3.5, 9.0, 1.0))
         assert second.scores == (2.0, 2.0)
 
+    def test_a_reward_model_gives_rewards_and_null_ratings(self):
+        several = {"prompt": "P", "responses": ["x", "y"], "ratings": [None, None], "rewards": [-3.5, 12.0]}
+        assert read([several], "rrhf")[0].scores == (-3.5, 12.0)
+        single = {"prompt": "P", "response": "x", "rating": None, "reward": -3.5}
+        assert [row.scores for row in read([single, {**single, "reward": 1.0}], "rrhf")] == [(-3.5,), (1.0,)]
+        with pytest.raises(InputError, match="first row has in 'rewards', expected one column for all rows"):
+            read([several, {**several, "ratings": [1, 2]}], "rrhf")
+
     def test_ratings_come_before_rewards_unless_these_are_named(self):
         row = {"prompt": "P", "responses": ["x", "y"], "ratings": [1, 10], "rewards": [-1.0, 1.0]}
         assert read([row], "rrhf")[0].scores == (1.0, 10.0)

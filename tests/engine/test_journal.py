@@ -24,15 +24,19 @@ from rlaif.records import (
     GenerateRequest,
     Generation,
     Message,
+    Reward,
+    RewardRequest,
     ScoreRequest,
     Segment,
     TokenLogprob,
+    Turn,
     Usage,
 )
 
 SCORE = CandidateLogprobs((TokenLogprob("1", -0.1), TokenLogprob(" 1", -3.5)), False, Usage(300, 1, 20), "1")
 TEXT = Generation("è\x00\n", "stop", (GeneratedToken("è", (TokenLogprob("è", -1.0),)),), Usage(5, 2))
 MESSAGES = (Message("user", (Segment("Which? ", True), Segment("this", False))),)
+REWARD = Reward(-0.1 - 0.2, Usage(40, 0, 30))
 REQUEST = ScoreRequest(MESSAGES, ("1", "2"))
 
 
@@ -41,13 +45,16 @@ async def test_replies_come_back_equal_before_and_after_the_commit(tmp_path: Pat
     journal.put(b"a" * 32, "row", "ab", SCORE)
     assert journal.get(b"a" * 32) == SCORE
     journal.put(b"b" * 32, "row", "ba", TEXT)
+    journal.put(b"d" * 32, "row", "response a", REWARD)
     journal.close()
     again = Journal(tmp_path)
-    assert again.replies_at_start == 2
+    assert again.replies_at_start == 3
+    assert again.get(b"d" * 32) == REWARD
     assert again.get(b"a" * 32) == SCORE
     assert again.get(b"b" * 32) == TEXT
     assert again.get(b"c" * 32) is None
-    assert [(entry.stage, entry.reply) for entry in again.replies_of("row")] == [("ab", SCORE), ("ba", TEXT)]
+    replies = [(entry.stage, entry.reply) for entry in again.replies_of("row")]
+    assert replies == [("ab", SCORE), ("ba", TEXT), ("response a", REWARD)]
     again.close()
 
 
@@ -143,6 +150,10 @@ def test_a_key_depends_on_all_that_changes_the_answer_and_on_nothing_else() -> N
         keys.key(ScoreRequest(MESSAGES, ("1", "3"))),
         keys.key(ScoreRequest(inert, ("1", "2"))),
         keys.key(ScoreRequest((*MESSAGES, *MESSAGES), ("1", "2"))),
+        keys.key(RewardRequest((Turn("user", "Which? "),), "this")),
+        keys.key(RewardRequest((Turn("user", "Which? "),), "that")),
+        keys.key(RewardRequest((Turn("system", "Which? "),), "this")),
+        keys.key(RewardRequest((Turn("user", "Which? "), Turn("assistant", "this")), "")),
         keys.key(generate),
         keys.key(dataclasses.replace(generate, seed=2)),
         keys.key(dataclasses.replace(generate, temperature=0.6)),

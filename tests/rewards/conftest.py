@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from rlaif.rewards.raters import close_all
 from tests.servers import Answer, Received, ScriptedServer, chat_reply, error_reply
+from tests.tiny_models import save_reward_model
 
 UNIFORM = dict.fromkeys(range(1, 11), 0.1)
 BEST = {10: 0.999, 9: 0.001}
@@ -40,3 +42,12 @@ def judge_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
     with ScriptedServer(answer) as server:
         yield server
         close_all()
+
+
+@pytest.fixture
+def reward_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A reward model as a judge, which gives no ratings."""
+    for name in ("RLAIF_JUDGE", "RLAIF_URL", "RLAIF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    yield f"hf-reward:{save_reward_model(tmp_path / 'tiny-rm')}"
+    close_all()

@@ -28,6 +28,12 @@ def test_rewards_are_tensors_one_for_each_query(judge_server: ScriptedServer) ->
     assert any("### Response\ngood\n" in text for text in asked)  # without the token that ended it
 
 
+def test_a_reward_models_scores_are_probabilities(reward_model: str) -> None:
+    result = openrlhf_reward(reward_model)([PROMPT + "good", PROMPT + "so so"], [PROMPT] * 2, ["", ""])
+    assert result["rewards"][0] != result["rewards"][1]
+    torch.testing.assert_close(result["scores"], result["rewards"].sigmoid())
+
+
 def test_a_failed_judgement_is_an_error(judge_server: ScriptedServer) -> None:
     reward_func = openrlhf_reward("openai:judge", base_url=judge_server.url)
     with pytest.raises(LabelsUnseenError):

@@ -45,6 +45,12 @@ async def test_items_are_posted_one_each_with_the_token() -> None:
         assert len(server.received[0].json["items"]) == 1
 
 
+async def test_a_reward_models_reward_comes_without_a_rating() -> None:
+    with ScriptedServer(Answer({"items": [{"reward": -2.5, "rating": None, "rating_probs": None}]})) as server:
+        (outcome,) = await RemoteRater(server.url).rate_all([candidates_of("a", "b")])
+    assert outcome == Rating(None, own_score=-2.5)
+
+
 @pytest.mark.parametrize(
     ("answer", "expected", "calls"),
     [
@@ -55,6 +61,7 @@ async def test_items_are_posted_one_each_with_the_token() -> None:
         (Answer(b"<html>", status=502), ServerFaultError, 7),
         (Answer({"items": []}), MalformedReplyError, 7),
         (Answer({"items": [{"rating_probs": [1]}]}), MalformedReplyError, 7),
+        (Answer({"items": [{"rating_probs": None, "reward": None}]}), MalformedReplyError, 7),
         (Answer(GOOD.payload, fault="cut"), ServerFaultError, 7),
     ],
 )

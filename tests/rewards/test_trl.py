@@ -39,6 +39,17 @@ def test_plain_and_conversational_data(judge_server: ScriptedServer) -> None:
     assert conversational == [pytest.approx(good), pytest.approx(0)]
 
 
+def test_a_reward_model_has_rewards_and_no_ratings(reward_model: str) -> None:
+    metrics: dict[str, float] = {}
+    extras: dict[str, list[Any]] = {}
+    reward = trl_reward(reward_model)
+    one, other = call(reward, ["Why?"] * 2, ["good", "so so"], log_metric=metrics.__setitem__,
+                      log_extra=extras.__setitem__)  # fmt: skip
+    assert one != other
+    assert metrics == {"rlaif/failed": 0.0}
+    assert extras == {}
+
+
 def test_a_failed_judgement_is_none_counted_and_named(
     judge_server: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -68,6 +68,10 @@ def test_the_call_of_verls_batch_manager(judge_server: ScriptedServer, monkeypat
     assert scores == [GOOD, UNIFORM]
 
 
+def test_a_reward_model_has_a_score_and_no_rating(reward_model: str) -> None:
+    assert {*verl_compute_score("x", "good", "", EXTRA, judge=reward_model)} == {"score"}
+
+
 def test_a_failed_judgement_is_an_error(judge_server: ScriptedServer) -> None:
     with pytest.raises(LabelsUnseenError):
         verl_compute_score("x", "bad", "", EXTRA, judge="openai:judge", base_url=judge_server.url)

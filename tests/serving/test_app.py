@@ -41,6 +41,18 @@ async def test_scores_come_in_the_order_of_the_items(serve: Serve) -> None:
     assert reply["items"][3]["rating_probs"] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
 
 
+async def test_a_reward_models_rewards_have_no_rating(serve: Serve) -> None:
+    async def rate(item: Candidates) -> Rating:
+        return Rating(None, own_score=-2.0)
+
+    served = await serve(rate)
+    _, reply = await served.post({"items": [{"prompt": "a", "response": "b"}]})
+    assert reply == {"items": [{"reward": -2.0, "rating": None, "rating_probs": None}]}
+    _, reply = await served.post({"query": ["ab"], "prompts": ["a"], "labels": [""]}, "/get_reward")
+    # 1 / (1 + exp(2)) = 0.1192029
+    assert reply == {"rewards": [-2.0], "scores": [pytest.approx(0.1192029)], "extra_logs": {}}
+
+
 async def test_a_prompt_may_be_a_conversation(serve: Serve) -> None:
     seen: list[Candidates] = []
 
