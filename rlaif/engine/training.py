@@ -74,13 +74,13 @@ def train(
 
     facts = {"command": folder.command, "decisive": decisive, "config": as_dict(config), "repeat": command}
     session = TrainingSession(method, config, inputs, folder, listener, facts, known)
-    session.write_run_json("running")
     try:
         run = session.train()
         listener.on_finishing()
         metrics = finish(session, run)
     except BaseException:
-        session.write_run_json("interrupted")
+        if folder.read() is not None:  # else no step was begun, and the next try may have other settings
+            session.write_run_json("interrupted")
         raise
     if session.is_main:
         folder.write_failures(inputs.data.failures)

@@ -47,6 +47,7 @@ def finish(session: TrainingSession, run: TrainingRun) -> dict[str, float]:
         session.folder.replace("README.md", render_model_card(_facts(session, run, evaluation, shift, curves)))
         session.write_run_json(
             "finished",
+            steps=run.trainer.state.global_step,
             metrics=metrics,
             evaluation=evaluation,
             rows=_row_counts(session, run),

@@ -142,6 +142,7 @@ class TrainingSession:
             )
         )
         transformers_logging.disable_progress_bar()  # of writing checkpoints; the run has a bar of its own
+        self.write_run_json("running")
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
         if self.listener.is_stopping and trainer.state.global_step < self.steps:
             raise KeyboardInterrupt
@@ -211,7 +212,7 @@ class TrainingSession:
             precision=str(self._compute_dtype),
             quantize=config.adapter.quantize,
         )
-        folder = None if config.reference_cache is None else Path(config.reference_cache)
+        folder = None if config.reference_cache is None else Path(config.reference_cache).expanduser()
         cache = LogprobCache(
             {**identity, "attention": attention_of(model)}, folder, on_warning=self.listener.on_warning
         )

@@ -231,7 +231,8 @@ def load_weights(auto_class: Any, source: ModelSource, **options: Any) -> tuple[
 
 
 def fingerprint_folder(folder: Path, *, is_whole: bool = False) -> str:
-    """SHA-256 (hex) of a model folder: JSON files whole, of each weights file its size, first and last MiB.
+    """SHA-256 (hex) of a model folder: JSON files whole (not a training run's record of itself, run.json), of each
+    weights file its size, first and last MiB.
 
     Cheap also for large models; a change of weights that leaves size and both ends alone is not seen, unless all is
     read (`is_whole`), about a second for each GB.
@@ -239,6 +240,8 @@ def fingerprint_folder(folder: Path, *, is_whole: bool = False) -> str:
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.suffix not in {".json", ".jinja", ".model", ".safetensors", ".bin", ".txt"} or not file.is_file():
+            continue
+        if file.name == "run.json":
             continue
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as handle:
