@@ -9,6 +9,7 @@
     ├── RunFolderError                          the output folder is another run's, is in use, or cannot be written
     ├── BudgetExceededError                     --max-cost is spent; the run stops cleanly and can be resumed
     ├── NonFiniteLossError                      training: the loss or its gradient is NaN or infinite; it stops there
+    ├── DeviceMemoryError (MemoryError)         training: a micro-batch does not fit; names what makes it smaller
     ├── BackendError                            the judge could not be asked
     │   ├── BackendNotInstalledError (ImportError)   an extra is missing; names the pip install
     │   ├── BackendUnusableError                no call can succeed (401, 403, 404, model not found): the run stops
@@ -95,6 +96,10 @@ class BudgetExceededError(RlaifError):
 
 class NonFiniteLossError(RlaifError):
     """The loss or its gradient is NaN or infinite; training stops before it reaches the weights."""
+
+
+class DeviceMemoryError(RlaifError, MemoryError):
+    """A micro-batch does not fit into the device's memory."""
 
 
 class BackendError(RlaifError):

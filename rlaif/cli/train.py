@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
@@ -12,7 +11,7 @@ from rlaif.cli.arguments import CommandLine, parse
 from rlaif.cli.interruption import stopping_after_the_step
 from rlaif.cli.runs import aligned, nearby
 from rlaif.cli.terminal import print_traceback_if_asked, say
-from rlaif.cli.training_progress import TrainingDisplay, training_display_for
+from rlaif.cli.training_progress import TrainingDisplay, is_first_process, training_display_for
 from rlaif.engine.training_config import TRAIN_CONFIGS, TrainConfig
 from rlaif.engine.training_metrics import shown
 from rlaif.errors import ConfigError, RlaifError, did_you_mean
@@ -68,7 +67,7 @@ def _train(method: str, config: TrainConfig, typed: str, *, is_quiet: bool) -> i
     outcome = _finish(method, config, display, typed)
     if outcome is None:
         return 130
-    if not is_quiet and os.environ.get("RANK", "0") == "0":
+    if not is_quiet and is_first_process():
         print(visible(summary(outcome, method)))
     return 3 if outcome.skipped else 0
 
@@ -82,7 +81,8 @@ def _finish(method: str, config: TrainConfig, display: TrainingDisplay, typed: s
             return train(method, config, display, command=typed)
     except KeyboardInterrupt:
         display.close()
-        say(f"interrupted{_done_so_far(display)}; resume with: {typed}")
+        if is_first_process():
+            say(f"interrupted{_done_so_far(display)}; resume with: {typed}")
         return None
     except RlaifError as error:
         display.close()

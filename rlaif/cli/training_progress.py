@@ -65,9 +65,14 @@ class TrainingDisplay(Protocol):
         """Leave the screen in order; safe to call twice."""
 
 
+def is_first_process() -> bool:
+    """Whether this process speaks for all that train together; torchrun and accelerate number them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def training_display_for(*, is_quiet: bool) -> TrainingDisplay:
-    """The display that suits this process: of several that train together, the first one speaks."""
-    if os.environ.get("RANK", "0") != "0":
+    """The display that suits this process."""
+    if not is_first_process():
         display = MuteTrainingDisplay()
         display.is_stepping = True  # a signal is left to the first process, so that all stop at the same step
         return display

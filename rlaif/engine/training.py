@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlaif.config import as_dict
 from rlaif.engine.run_folder import RunFolder
 from rlaif.engine.training_config import TrainConfig
 from rlaif.engine.training_inputs import decisive_settings, gather
 from rlaif.engine.training_listening import SilentTrainingListener, TrainingListener
+from rlaif.errors import DeviceMemoryError
+
+if TYPE_CHECKING:
+    from rlaif.engine.training_session import TrainingRun, TrainingSession
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ def train(
         ConfigError: Settings that do not fit the rows, the model or each other.
         PromptTooLongError: Rows do not fit the model, and nothing may be cut.
         RunFolderError: The folder holds another run.
+        DeviceMemoryError: A micro-batch does not fit.
         NonFiniteLossError: The loss is NaN or infinite; the last checkpoint is as it was.
         KeyboardInterrupt: The listener asked to stop; a checkpoint was saved.
     """
@@ -75,7 +81,7 @@ def train(
     facts = {"command": folder.command, "decisive": decisive, "config": as_dict(config), "repeat": command}
     session = TrainingSession(method, config, inputs, folder, listener, facts, known)
     try:
-        run = session.train()
+        run = _within_memory(session)
         listener.on_finishing()
         metrics = finish(session, run)
     except BaseException:
@@ -85,3 +91,15 @@ def train(
     if session.is_main:
         folder.write_failures(inputs.data.failures)
     return replace(outcome, steps=run.trainer.state.global_step, metrics=metrics)
+
+
+def _within_memory(session: TrainingSession) -> TrainingRun:
+    import torch
+
+    try:
+        return session.train()
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"the device's memory does not hold what is computed at a time ({str(error).splitlines()[0]}); use a lower "
+            "--max-tokens, --gradient-checkpointing, or --lora-rank; the last checkpoint is as it was"
+        ) from error

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlaif.engine.training_listening import TrainingListener
@@ -23,6 +24,8 @@ class ListeningCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
 
     def __init__(self, listener: TrainingListener, metrics: Path | None) -> None:
         self._listener, self._metrics = listener, metrics
+        self.is_stopped = False
+        """Whether the listener of any process asked to stop before the last step."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -33,8 +36,8 @@ class ListeningCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not control.should_log:
             self._listener.on_step(state.global_step, state.max_steps, {})
-        if self._listener.is_stopping and state.global_step < state.max_steps:
-            control.should_save = control.should_training_stop = True
+        if _anywhere(self._listener.is_stopping, args) and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = self.is_stopped = True
 
     def on_log(
         self,
@@ -54,6 +57,15 @@ class ListeningCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
             self._listener.on_step(state.global_step, state.max_steps, figures)
         else:
             self._listener.on_evaluation(state.global_step, figures)
+
+
+def _anywhere(is_so: bool, args: TrainingArguments) -> bool:
+    """Whether it is so in any process: all stop after the same step, or the others wait for ever."""
+    if args.world_size == 1:
+        return is_so
+    found = torch.tensor(float(is_so), device=args.device)
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    return bool(found)
 
 
 def _line(figures: Mapping[str, float]) -> str:

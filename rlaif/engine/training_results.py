@@ -129,7 +129,7 @@ def _facts(
     return ModelCardFacts(
         title=session.folder.path.resolve().name,
         method=session.method,
-        base_model=config.model if config.model.startswith("builtin:") else inputs.source.name,
+        base_model=session.model_name,
         base_fingerprint=inputs.source.fingerprint,
         source=data.name,
         source_sha256=data.content_sha256,

@@ -103,6 +103,12 @@ class TrainingSession:
         self._began = time.monotonic()
 
     @property
+    def model_name(self) -> str:
+        """Of the model it starts from: as it was given where it ships, else without its machine's path."""
+        given = self.config.model
+        return given if given.startswith("builtin:") else self.inputs.source.name
+
+    @property
     def seconds(self) -> float:
         """Of all sessions."""
         return round(self._seconds_before + time.monotonic() - self._began, 3)
@@ -123,9 +129,10 @@ class TrainingSession:
         model = self._loaded()
         plan, notes = self._plan(model)
         train, held_out = self._with_references(train, held_out, model, plan)
+        listening = ListeningCallback(self.listener, self.folder.path / "metrics.jsonl" if self.is_main else None)
         trainer = PreferenceTrainer(
             model, self.args, objective=self.objective, plan=plan, train_items=train, held_out_items=held_out,
-            batch_size=self.config.optimization.batch_size, callbacks=self._callbacks(),
+            batch_size=self.config.optimization.batch_size, callbacks=[listening, *self._early_stopping()],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         resumed = last_checkpoint(Path(self.args.output_dir))
@@ -133,7 +140,7 @@ class TrainingSession:
         self.listener.on_start(
             TrainingStart(
                 method=self.method,
-                model=self.inputs.source.name,
+                model=self.model_name,
                 rows=len(train),
                 held_out=len(held_out),
                 tokens=tokens_of(train),
@@ -144,7 +151,7 @@ class TrainingSession:
         transformers_logging.disable_progress_bar()  # of writing checkpoints; the run has a bar of its own
         self.write_run_json("running")
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
-        if self.listener.is_stopping and trainer.state.global_step < self.steps:
+        if listening.is_stopped:
             raise KeyboardInterrupt
         return TrainingRun(trainer, train, held_out, truncation, notes)
 
@@ -235,11 +242,9 @@ class TrainingSession:
         dtype = self._compute_dtype
         return torch.autocast(self.args.device.type, dtype, enabled=dtype is not None)
 
-    def _callbacks(self) -> list[TrainerCallback]:
+    def _early_stopping(self) -> list[TrainerCallback]:
         patience = self.config.checkpoints.early_stopping
-        path = self.folder.path / "metrics.jsonl" if self.is_main else None
-        listening = ListeningCallback(self.listener, path)
-        return [listening, *([EarlyStoppingCallback(patience)] if patience is not None else [])]
+        return [] if patience is None else [EarlyStoppingCallback(patience)]
 
 
 def tokens_of(items: Sequence[TrainingItem]) -> int:

@@ -110,6 +110,7 @@ def training_arguments(
         "seed": seed,
         "use_cpu": device == "cpu",
         "dataloader_pin_memory": False,
+        "ddp_find_unused_parameters": False,
         "remove_unused_columns": False,
         "disable_tqdm": True,
     }

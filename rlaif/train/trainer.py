@@ -255,7 +255,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
         raise NonFiniteLossError(
             f"the {what} of step {step} is {float(value)}; stopped before it reached the weights. The rows of the step "
             f"are in {path.name} beside the checkpoints, and the last checkpoint is as it was; look at those rows, or "
-            "use a lower --learning-rate"
+            "use a lower --learning-rate (and another -o)"
         )
 
     def floating_point_ops(self, inputs: object) -> int:
