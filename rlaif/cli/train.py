@@ -67,7 +67,9 @@ def _train(method: str, config: TrainConfig, typed: str, *, is_quiet: bool) -> i
     outcome = _finish(method, config, display, typed)
     if outcome is None:
         return 130
-    if not is_quiet and is_first_process():
+    if not is_first_process():
+        return 0  # else torchrun might end the first one before it has spoken
+    if not is_quiet:
         print(visible(summary(outcome, method)))
     return 3 if outcome.skipped else 0
 

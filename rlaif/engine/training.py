@@ -90,6 +90,7 @@ def train(
         raise
     if session.is_main:
         folder.write_failures(inputs.data.failures)
+    session.wait_for_all()  # one that leaves early may take the first with it, in the middle of what it writes
     return replace(outcome, steps=run.trainer.state.global_step, metrics=metrics)
 
 

@@ -30,6 +30,9 @@ _FREE = {
 }  # fmt: skip
 """What may differ between a run and its resume."""
 
+_OF_STOPPING = {"save_every", "eval_every"}
+"""What may not, where a run stops early: it decides when."""
+
 
 @dataclass(frozen=True)
 class TrainingInputs:
@@ -39,6 +42,7 @@ class TrainingInputs:
         data, origin: The rows, and the run that they come from.
         source, reference: The model, and the reference where it is another one.
         max_length: Most tokens of a prompt and one response.
+        centered_on: Responses whose mean reward becomes 0, where these are not the rows that are trained on.
     """
 
     data: TrainingData
@@ -46,6 +50,7 @@ class TrainingInputs:
     source: ModelSource
     reference: ModelSource | None
     max_length: int
+    centered_on: TrainingData | None = None
 
 
 def gather(method: str, config: TrainConfig, listener: TrainingListener) -> TrainingInputs:
@@ -68,7 +73,11 @@ def gather(method: str, config: TrainConfig, listener: TrainingListener) -> Trai
         from rlaif.train.models import check_reference  # torch
 
         check_reference(source, reference)
-    return TrainingInputs(data, origin, source, reference, _max_length(config, source, reference))
+    centered_on = None
+    if isinstance(config, RewardModelConfig) and config.center_on is not None:
+        options = TrainingOptions("sft", ReadOptions(seed=config.seed))
+        centered_on = load_training_rows(open_source(config.center_on), options)
+    return TrainingInputs(data, origin, source, reference, _max_length(config, source, reference), centered_on)
 
 
 def options_of(method: str, config: TrainConfig) -> TrainingOptions:
@@ -99,13 +108,15 @@ def find_training_model(name: str, device: str) -> ModelSource:
 def decisive_settings(method: str, config: TrainConfig, inputs: TrainingInputs) -> dict[str, Any]:
     """Everything that can change a weight, by flag; a run is resumed only where all of it is equal."""
     settings = as_dict(config, is_flat=True)
-    kept = {name: value for name, value in settings.items() if name not in _FREE}
+    free = _FREE if config.checkpoints.early_stopping is None else _FREE - _OF_STOPPING
+    kept = {name: value for name, value in settings.items() if name not in free}
     return {
         **kept,
         "method": method,
         "data": inputs.data.content_sha256,
         "model": inputs.source.fingerprint,
         "max_length": inputs.max_length,
+        **({"center_on": inputs.centered_on.content_sha256} if inputs.centered_on is not None else {}),
         **(
             {"reference": (inputs.reference or inputs.source).fingerprint}
             if isinstance(config, ReferenceConfig)

@@ -7,12 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from rlaif.config import as_dict
-from rlaif.data.files import open_source
-from rlaif.data.sources import ReadOptions
-from rlaif.data.training_methods import RowKind, TrainingOptions
-from rlaif.data.training_rows import load_training_rows
+from rlaif.data.training_methods import RowKind
 from rlaif.engine.training_card import HeldOutResult, ModelCardFacts, render_model_card
-from rlaif.engine.training_config import ReferenceConfig, RewardModelConfig
+from rlaif.engine.training_config import ReferenceConfig
 from rlaif.engine.training_curves import plot_curves
 from rlaif.engine.training_evaluation import evaluate_pairs
 from rlaif.engine.training_session import TrainingRun, TrainingSession, tokens_of
@@ -20,7 +17,6 @@ from rlaif.models.encoding import ExampleEncoder
 from rlaif.models.loading import ModelSource, stop_ids
 from rlaif.randomness import seeded_random
 from rlaif.records import LabeledPair, Turn
-from rlaif.train.items import TrainingItem, make_items
 from rlaif.train.models import save_trained, set_reward_shift
 
 CENTERED_ON = 1000
@@ -38,9 +34,11 @@ def finish(session: TrainingSession, run: TrainingRun) -> dict[str, float]:
     shift = _center(session, run) if session.method == "rm" else None
     evaluation = _evaluation(session, run)
     metrics = _last_metrics(run)
-    if session.is_main:
+    model = session.whole_model(run.trainer)
+    if model is not None:
         is_merged = session.config.adapter.merge or session.method == "rm"
-        model = run.trainer.accelerator.unwrap_model(run.trainer.model)
+        if shift is not None:
+            set_reward_shift(model, shift)
         save_trained(model, session.inputs.source.tokenizer, session.folder.path, merge=is_merged)
         history = run.trainer.state.log_history
         curves = plot_curves(history, session.folder.path, method=session.method)
@@ -72,24 +70,11 @@ def _row_counts(session: TrainingSession, run: TrainingRun) -> dict[str, Any]:
 
 
 def _center(session: TrainingSession, run: TrainingRun) -> float:
-    """Record the shift after which the mean reward of reference responses is 0, and return it."""
-    config = cast(RewardModelConfig, session.config)
-    items = run.train if config.center_on is None else _reference_items(session, config.center_on)
-    drawn = seeded_random(config.seed, "", "centering").sample(list(items), min(len(items), CENTERED_ON))
+    """The shift after which the mean reward of reference responses is 0."""
+    items = list(run.centered_on)
+    drawn = seeded_random(session.config.seed, "", "centering").sample(items, min(len(items), CENTERED_ON))
     rewards = [reward for of_row in run.trainer.rewards_of(drawn) for reward in of_row]
-    shift = math.fsum(rewards) / len(rewards)
-    set_reward_shift(run.trainer.accelerator.unwrap_model(run.trainer.model), shift)
-    return shift
-
-
-def _reference_items(session: TrainingSession, path: str) -> list[TrainingItem]:
-    config, source = session.config, session.inputs.source
-    rows = load_training_rows(open_source(path), TrainingOptions("sft", ReadOptions(seed=config.seed))).train
-    encoder = ExampleEncoder(source.tokenizer, stop_ids(source))
-    items, _ = make_items(
-        rows, encoder, config.labels, max_length=session.inputs.max_length, cut=config.sequences.truncate
-    )
-    return items
+    return math.fsum(rewards) / len(rewards)
 
 
 def _evaluation(session: TrainingSession, run: TrainingRun) -> dict[str, dict[str, Any]]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
@@ -30,13 +30,16 @@ from rlaif.models.examples import Example
 from rlaif.models.loading import load_model, stop_ids
 from rlaif.models.logprobs import plan_logprobs
 from rlaif.models.rewards import plan_rewards
+from rlaif.records import TrainingRow
 from rlaif.train.arguments import optimizer_steps, training_arguments
+from rlaif.train.checkpoints import EarlyStopping, has_stopped_early, last_checkpoint, step_of
 from rlaif.train.items import TrainingItem, Truncation, make_items, with_mismatches, with_references
 from rlaif.train.logprob_cache import LogprobCache
 from rlaif.train.models import adapter_off, load_policy, load_reward_model_for_training
 from rlaif.train.objectives import make_objective
 from rlaif.train.reference import reference_identity, reference_logprobs
-from rlaif.train.trainer import ComputePlan, PreferenceTrainer, last_checkpoint
+from rlaif.train.sharding import gathered_weights, loading_whole
+from rlaif.train.trainer import ComputePlan, PreferenceTrainer
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class TrainingRun:
     Attributes:
         trainer: With the trained model.
         train, held_out: The rows as token ids.
+        centered_on: Responses whose mean reward becomes 0.
         truncation: What was cut of them.
         notes: What there is to say of how it was computed.
     """
@@ -53,6 +57,7 @@ class TrainingRun:
     trainer: PreferenceTrainer
     train: Sequence[TrainingItem]
     held_out: Sequence[TrainingItem]
+    centered_on: Sequence[TrainingItem]
     truncation: Truncation
     notes: tuple[str, ...]
 
@@ -91,6 +96,7 @@ class TrainingSession:
             is_evaluated=bool(inputs.data.held_out),
         )  # fmt: skip
         self.is_main = self.args.process_index == 0
+        self.wait_for_all()  # each has opened the folder before one writes into it
         self.listener = listener if self.is_main else SilentTrainingListener()
         self.command = str(facts.get("repeat", ""))
         self.versions = versions()
@@ -118,6 +124,10 @@ class TrainingSession:
         if self.is_main:
             self.folder.write({**self._facts, "status": status, "steps": self.steps, "seconds": self.seconds, **more})
 
+    def wait_for_all(self) -> None:
+        """Go on when every process has come here."""
+        self.args.distributed_state.wait_for_everyone()
+
     def train(self) -> TrainingRun:
         """Every step that is left.
 
@@ -126,16 +136,19 @@ class TrainingSession:
             PromptTooLongError, NonFiniteLossError, BackendUnusableError: As `rlaif.engine.training.train`.
         """
         train, held_out, truncation = self._encoded()
-        model = self._loaded()
+        centered_on = train if self.inputs.centered_on is None else self._made(self.inputs.centered_on.train)[0]
+        model = self._loaded(self.inputs.source.device)
         plan, notes = self._plan(model)
         train, held_out = self._with_references(train, held_out, model, plan)
         listening = ListeningCallback(self.listener, self.folder.path / "metrics.jsonl" if self.is_main else None)
+        resumed = last_checkpoint(Path(self.args.output_dir))
+        if resumed is not None and has_stopped_early(resumed):
+            self.args.max_steps = step_of(resumed)
         trainer = PreferenceTrainer(
             model, self.args, objective=self.objective, plan=plan, train_items=train, held_out_items=held_out,
             batch_size=self.config.optimization.batch_size, callbacks=[listening, *self._early_stopping()],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
-        resumed = last_checkpoint(Path(self.args.output_dir))
         self.args.eval_on_start = resumed is None and bool(held_out)
         self.listener.on_start(
             TrainingStart(
@@ -145,7 +158,7 @@ class TrainingSession:
                 held_out=len(held_out),
                 tokens=tokens_of(train),
                 steps=self.steps,
-                steps_done=int(resumed.name.partition("-")[2]) if resumed else 0,
+                steps_done=step_of(resumed) if resumed else 0,
             )
         )
         transformers_logging.disable_progress_bar()  # of writing checkpoints; the run has a bar of its own
@@ -153,25 +166,44 @@ class TrainingSession:
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
         if listening.is_stopped:
             raise KeyboardInterrupt
-        return TrainingRun(trainer, train, held_out, truncation, notes)
+        return TrainingRun(trainer, train, held_out, centered_on, truncation, notes)
+
+    def whole_model(self, trainer: PreferenceTrainer) -> PreTrainedModel | None:
+        """What was trained, with all of its weights, in the first process; every process has to ask.
+
+        Where the weights are split over processes, they are put into a model of their own, on the CPU.
+        """
+        weights = gathered_weights(trainer.accelerator, trainer.model_wrapped)
+        if not self.is_main:
+            return None
+        if weights is None:
+            return trainer.accelerator.unwrap_model(trainer.model)
+        model = self._loaded("cpu")
+        model.load_state_dict(weights)
+        return model
 
     def _encoded(self) -> tuple[list[TrainingItem], list[TrainingItem], Truncation]:
-        data, source = self.inputs.data, self.inputs.source
-        items, truncation = make_items(
-            [*data.train, *data.held_out],
+        data = self.inputs.data
+        items, truncation = self._made([*data.train, *data.held_out])
+        if self.objective.needs_mismatches:
+            items = with_mismatches(items, self.config.seed, max_length=self.inputs.max_length)
+        return items[: len(data.train)], items[len(data.train) :], truncation
+
+    def _made(self, rows: Sequence[TrainingRow]) -> tuple[list[TrainingItem], Truncation]:
+        source = self.inputs.source
+        return make_items(
+            rows,
             ExampleEncoder(source.tokenizer, stop_ids(source)),
             self.config.labels,
             max_length=self.inputs.max_length,
             cut=self.config.sequences.truncate,
             on_progress=lambda done, total: self.listener.on_preparing("encoding rows", done, total),
         )
-        if self.objective.needs_mismatches:
-            items = with_mismatches(items, self.config.seed, max_length=self.inputs.max_length)
-        return items[: len(data.train)], items[len(data.train) :], truncation
 
-    def _loaded(self) -> PreTrainedModel:
+    def _loaded(self, device: str) -> PreTrainedModel:
         load = load_reward_model_for_training if self.objective.reads == "rewards" else load_policy
-        return load(self.inputs.source, self.config.adapter, seed=self.config.seed)
+        with loading_whole():
+            return load(replace(self.inputs.source, device=device), self.config.adapter, seed=self.config.seed)
 
     def _plan(self, model: PreTrainedModel) -> tuple[ComputePlan, tuple[str, ...]]:
         max_tokens, max_length = self.config.optimization.max_tokens, self.inputs.max_length
@@ -202,7 +234,8 @@ class TrainingSession:
             with adapter_off(model):
                 items = with_references(items, lambda examples: self._reference_logprobs(examples, model, plan))
         else:
-            reference = load_model(other)
+            with loading_whole():
+                reference = load_model(other)
             how, _ = self._plan(reference)
             items = with_references(items, lambda examples: self._reference_logprobs(examples, reference, how))
         return items[: len(train)], items[len(train) :]
@@ -244,7 +277,7 @@ class TrainingSession:
 
     def _early_stopping(self) -> list[TrainerCallback]:
         patience = self.config.checkpoints.early_stopping
-        return [] if patience is None else [EarlyStoppingCallback(patience)]
+        return [] if patience is None else [EarlyStopping(patience)]
 
 
 def tokens_of(items: Sequence[TrainingItem]) -> int:

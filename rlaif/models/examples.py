@@ -14,6 +14,13 @@ Cut = Literal["prompt", "completion", "none"]
 """What gives way where a prompt and a completion are too long: the prompt's start, the completion's end, or nothing."""
 
 
+class Extent(NamedTuple):
+    """Rows of a batch, and tokens of the longest of them."""
+
+    rows: int
+    width: int
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """A prompt and its completions, as token ids.
@@ -45,11 +52,16 @@ class Example:
         """Tokens of the longest sequence that a model sees: the prompt and one completion."""
         return len(self.prompt) + max(map(len, self.completions))
 
+    def extent(self, *, is_packed: bool) -> Extent:
+        """What it takes of a batch: one packed row, or a plain row for each completion."""
+        if is_packed:
+            return Extent(1, len(self.prompt) + sum(map(len, self.completions)))
+        return Extent(len(self.completions), self.length)
+
     def row_tokens(self, *, is_packed: bool) -> int:
         """Tokens that are computed for it: of one packed row, or of all of its plain rows, padded to the longest."""
-        if is_packed:
-            return len(self.prompt) + sum(map(len, self.completions))
-        return len(self.completions) * self.length
+        rows, width = self.extent(is_packed=is_packed)
+        return rows * width
 
 
 class Truncated(NamedTuple):

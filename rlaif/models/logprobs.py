@@ -151,8 +151,8 @@ def disable_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
-        for name in ("attention_dropout", "dropout", "activation_dropout"):
-            if isinstance(getattr(module, name, None), float):
+        for name, value in vars(module).items():  # as numbers: residual_dropout, attn_pdrop, layerdrop, ...
+            if "drop" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
 
 
@@ -221,6 +221,7 @@ class _LinearLogprobs(torch.autograd.Function):
                 grad_weight.addmm_(grads.T, chunk)
             elif grad_weight is not None:
                 grad_weight += grads.T @ chunk
+        ctx.kept = []  # the caller may hold the graph while the next batch is computed
         return (
             grad_states,
             None if grad_weight is None else grad_weight.to(weight.dtype),

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 import yaml
 from transformers import TrainingArguments
 
 from rlaif.errors import ConfigError, did_you_mean
+from rlaif.options import expected, scalar_types
 from rlaif.train.config import LEARNING_RATES, AdapterConfig, CheckpointConfig, OptimizationConfig
 
 _LORA_RATE = 10.0
 _TIMES, _LEAST_BETWEEN = 10, 10
 """How often, by default, a run is evaluated and saved, and the fewest steps between."""
 
+_HINTS = get_type_hints(TrainingArguments)
 _NAMES = frozenset(each.name for each in fields(TrainingArguments))
 
 _CHECKPOINTING = next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in _NAMES)
@@ -26,6 +29,9 @@ _CHECKPOINTING = next(name for name in ("activation_checkpointing", "gradient_ch
 _OURS = {
     "output_dir", "max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps",
     "seed", "load_best_model_at_end", "remove_unused_columns", "logging_nan_inf_filter", "push_to_hub",
+    "ignore_data_skip",
+    "learning_rate", "weight_decay", "max_grad_norm", "optim", "bf16", "fp16", "use_cpu", "eval_steps", "save_steps",
+    "save_total_limit", "logging_steps", "report_to", "auto_find_batch_size", "save_only_model",
 }  # fmt: skip
 """What cannot be given as a `--trainer-arg`, since it would break what a step is or where things stand."""
 
@@ -77,11 +83,18 @@ def training_arguments(
         is_evaluated: Whether there are held-out rows.
 
     Raises:
-        ConfigError: A `--trainer-arg` does not exist, or transformers refuses the arguments.
+        ConfigError: A `--trainer-arg` does not exist, early stopping cannot be, or transformers refuses the arguments.
     """
-    if checkpoints.early_stopping is not None and not is_evaluated:
-        raise ConfigError("early_stopping: needs held-out prompts, use --held-out")
     eval_every = checkpoints.eval_every or checkpoints.save_every or min(steps, max(_LEAST_BETWEEN, steps // _TIMES))
+    save_every = checkpoints.save_every or eval_every
+    if checkpoints.early_stopping is not None:
+        if not is_evaluated:
+            raise ConfigError("early_stopping: needs held-out prompts, use --held-out")
+        if save_every != eval_every:
+            raise ConfigError(
+                f"early_stopping: takes the best of all evaluated models, so that each is saved; save_every is "
+                f"{save_every}, expected {eval_every} as eval_every: leave one of the two out"
+            )
     precision = _precision(optimization.precision, device)
     values: dict[str, Any] = {
         "output_dir": str(folder),
@@ -99,7 +112,7 @@ def training_arguments(
         "eval_strategy": "steps" if is_evaluated else "no",
         "eval_steps": eval_every,
         "save_strategy": "steps",
-        "save_steps": checkpoints.save_every or eval_every,
+        "save_steps": save_every,
         "save_total_limit": checkpoints.keep,
         "restore_callback_states_from_checkpoint": True,  # early stopping counts on where it was
         "load_best_model_at_end": checkpoints.early_stopping is not None,
@@ -116,9 +129,15 @@ def training_arguments(
     }
     values |= _given(optimization.trainer_arg)
     try:
-        return TrainingArguments(**values)
-    except (ValueError, TypeError, ImportError) as error:
+        args = TrainingArguments(**values)
+    except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:
         raise ConfigError(f"transformers refuses the settings of training: {error}") from error
+    if args.fsdp and args.world_size == 1:
+        raise ConfigError(
+            "trainer_arg: fsdp splits the weights over processes, and there is one; begin with "
+            "torchrun --nproc-per-node N -m rlaif train"
+        )
+    return args
 
 
 def _precision(precision: str, device: str) -> str:
@@ -132,6 +151,24 @@ def _given(arguments: Mapping[str, str]) -> dict[str, Any]:
     known = _NAMES - _OURS
     for name in arguments:
         if name not in known:
-            hint = " has a flag of its own or would break a step" if name in _OURS else did_you_mean(name, known)
+            hint = " has a flag of its own or would break a step" if name in _OURS else did_you_mean(name, _NAMES)
             raise ConfigError(f"trainer_arg: {name!r}{hint}; expected an argument of transformers.TrainingArguments")
-    return {name: yaml.safe_load(text) for name, text in arguments.items()}
+    return {name: _read(name, text) for name, text in arguments.items()}
+
+
+def _read(name: str, text: str) -> Any:
+    """A value; of numbers and yes or no also the type is checked, which transformers does not."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"trainer_arg: {name}: cannot be read as YAML: {text!r}") from error
+    kinds = scalar_types(_HINTS[name])
+    if not set(kinds) <= {bool, int, float}:
+        return value
+    if float in kinds and isinstance(value, str):  # to YAML, 1e-9 is text
+        with contextlib.suppress(ValueError):
+            return float(value)
+    is_number = type(value) in kinds or (type(value) is int and float in kinds)
+    if not is_number and not (value is None and type(None) in get_args(_HINTS[name])):
+        raise ConfigError(f"trainer_arg: {name}: expected {expected(_HINTS[name])}, got {text!r}")
+    return value

@@ -74,7 +74,8 @@ def scored_responses(row: TrainingRow, labels: Labels) -> Scored:
     """
     if isinstance(row, LabeledPair):
         comparison = row.comparison
-        prob = target_prob(labels, row.prob_a, comparison.human_votes, comparison.human_label)
+        # What counts as a tie was for the filters to say: here only what has no side at all.
+        prob = target_prob(labels, row.prob_a, comparison.human_votes, comparison.human_label, tie_band=0.0)
         if prob is None:
             raise ValueError(f"row {row.id!r} is a tie, which has no hard label")
         return Scored((comparison.response_a, comparison.response_b), (prob, 1.0 - prob))

@@ -24,7 +24,7 @@ class Mean(NamedTuple):
 
 @torch.no_grad()
 def preference_metrics(objective: Objective, reading: Reading, micro: MicroBatch) -> Mapping[str, Mean]:
-    """Figures of a micro-batch; those that need two responses of different score are left out where there are none.
+    """Figures of a micro-batch; those that need two responses of different score count nothing where there are none.
 
         accuracy        share of pairs of responses that the rewards order as the labels do; equal rewards count half
         margin          by how much the better one's reward leads, mean over the same pairs
@@ -38,7 +38,7 @@ def preference_metrics(objective: Objective, reading: Reading, micro: MicroBatch
         micro: What was asked.
     """
     scores, is_present = micro.scores, micro.batch.is_present
-    if not micro.weight or scores.shape != is_present.shape:  # demonstrations have no scores
+    if scores.shape != is_present.shape:  # demonstrations have no scores
         return {}
     rewards = objective.rewards(reading, micro)
     is_pair = (scores.unsqueeze(2) > scores.unsqueeze(1)) & is_present.unsqueeze(2) & is_present.unsqueeze(1)
@@ -55,6 +55,8 @@ def preference_metrics(objective: Objective, reading: Reading, micro: MicroBatch
         found[f"reward_{name}"] = Mean(rewards.where(is_side, 0.0).sum(), count)
         if objective.reads == "logprobs":
             found[f"logprob_{name}"] = Mean(reading.values.where(is_side, 0.0).sum(), count)
+    if not micro.weight:  # the same names, since all processes add up the same figures
+        return {name: Mean(torch.zeros_like(total), torch.zeros_like(count)) for name, (total, count) in found.items()}
     return found
 
 

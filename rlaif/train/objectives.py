@@ -48,7 +48,6 @@ class MicroBatch:
         reference: The reference's log-probability of each completion, (B, K), float32; None where there is none.
         weight: What they count for in the mean of the step (`Objective.weight`); 0 for rows that are computed only so
             that all processes do as much.
-        mismatched: The same prompts with responses of others, and their reference.
     """
 
     batch: Batch
@@ -56,7 +55,6 @@ class MicroBatch:
     margins: Tensor
     reference: Tensor | None = None
     weight: int = 0
-    mismatched: MicroBatch | None = None
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """The same on another device."""
@@ -66,7 +64,6 @@ class MicroBatch:
             self.margins.to(device),
             None if self.reference is None else self.reference.to(device),
             self.weight,
-            None if self.mismatched is None else self.mismatched.to(device),
         )
 
 
@@ -108,7 +105,6 @@ class Objective:
 
 def collate_items(items: Sequence[TrainingItem], *, is_packed: bool, pad: int, weight: int = 0) -> MicroBatch:
     """Rows as tensors; the arguments are those of `collate`, and what `MicroBatch` says."""
-    mismatched = [item.mismatched for item in items if item.mismatched is not None]
     references = [item.reference for item in items if item.reference is not None]
     return MicroBatch(
         batch=collate([item.example for item in items], is_packed=is_packed, pad=pad),
@@ -116,7 +112,6 @@ def collate_items(items: Sequence[TrainingItem], *, is_packed: bool, pad: int, w
         margins=torch.tensor([item.margin for item in items]),
         reference=_padded(references) if references else None,
         weight=weight,
-        mismatched=collate_items(mismatched, is_packed=is_packed, pad=pad) if mismatched else None,
     )
 
 

@@ -137,16 +137,15 @@ def _missing(examples: Sequence[Example], known: Mapping[Asked, float]) -> list[
 
 def _batches(examples: Sequence[Example], *, is_packed: bool, max_tokens: int) -> list[list[int]]:
     """Indices of the examples, those of like length together, longest first; at most `max_tokens` with padding."""
-    widths = [example.row_tokens(is_packed=True) if is_packed else example.length for example in examples]
+    extents = [example.extent(is_packed=is_packed) for example in examples]
     batches: list[list[int]] = []
     width = rows = 0
-    for index in sorted(range(len(examples)), key=lambda index: -widths[index]):
-        more = 1 if is_packed else len(examples[index].completions)
-        if not batches or width * (rows + more) > max_tokens:
+    for index in sorted(range(len(examples)), key=lambda index: -extents[index].width):
+        if not batches or width * (rows + extents[index].rows) > max_tokens:
             batches.append([])
-            width, rows = widths[index], 0
+            width, rows = extents[index].width, 0
         batches[-1].append(index)
-        rows += more
+        rows += extents[index].rows
     return batches
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 from rlaif.randomness import seeded_random
 
@@ -39,13 +40,16 @@ class StepOrder:
         return rows
 
 
-def micro_batches(lengths: Sequence[int], *, max_tokens: int, overhead: int = 0) -> list[list[int]]:
+def micro_batches(
+    lengths: Sequence[int], *, max_tokens: int, overhead: int = 0, rows: Sequence[int] | None = None
+) -> list[list[int]]:
     """Split a step into batches of examples of similar length, at the least total of padded tokens.
 
     Args:
-        lengths: `Example.row_tokens` of the step's examples.
+        lengths: Tokens of each example's longest row.
         max_tokens: Most tokens of a batch, padding included; a longer example is a batch of its own.
         overhead: What one more batch costs, in tokens.
+        rows: Of each example; None: one.
 
     Returns:
         Indices into `lengths`, each exactly once; longest first, so that a lack of memory shows at once.
@@ -58,9 +62,10 @@ def micro_batches(lengths: Sequence[int], *, max_tokens: int, overhead: int = 0)
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     costs = [0.0] + [math.inf] * len(order)  # of the first n examples in this order, and where their last batch starts
     starts = [0] * (len(order) + 1)
+    before = list(accumulate((1 if rows is None else rows[index] for index in order), initial=0))  # rows of the first n
     for start, first in enumerate(order):
         for stop in range(start + 1, len(order) + 1):
-            padded = lengths[first] * (stop - start)
+            padded = lengths[first] * (before[stop] - before[start])
             if padded > max_tokens and stop > start + 1:
                 break
             if costs[start] + padded + overhead < costs[stop]:

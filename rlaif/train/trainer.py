@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from transformers import Trainer
 from rlaif.errors import NonFiniteLossError
 from rlaif.models.logprobs import token_logprobs
 from rlaif.models.rewards import completion_rewards
+from rlaif.train.checkpoints import COMPLETE, remove_checkpoints
 from rlaif.train.items import TrainingItem
 from rlaif.train.losses import kto_z0
 from rlaif.train.metrics import Mean, MeanTracker, preference_metrics
@@ -35,9 +35,6 @@ from rlaif.train.steps import StepOrder, dealt, micro_batches
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainerControl, TrainingArguments
-
-COMPLETE = "complete"
-"""File that a checkpoint gets last: one without it was cut short."""
 
 _OVERHEAD = 64
 """What one more micro-batch costs, in tokens."""
@@ -69,11 +66,13 @@ class StepInput:
 
     Attributes:
         micro: What this process computes.
+        mismatched: The prompts with responses of others, for z0; this process's share of them.
         weight: What the losses of all processes are divided by.
         ids: Of the rows, of all processes.
     """
 
     micro: tuple[MicroBatch, ...]
+    mismatched: tuple[MicroBatch, ...]
     weight: int
     ids: tuple[str, ...]
 
@@ -110,22 +109,35 @@ class Steps(Dataset[StepInput]):
     def __getitem__(self, step: int) -> StepInput:
         items = [self._items[row] for row in self._order.rows(step)]
         return StepInput(
-            micro=tuple(micro_batches_of(items, self._objective, self._plan, rank=self._rank, world=self._world)),
+            micro=self._micro_batches(items),
+            mismatched=self._micro_batches(_mismatched(items)),
             weight=sum(map(self._objective.weight, items)),
             ids=tuple(item.example.id for item in items),
         )
+
+    def _micro_batches(self, items: Sequence[TrainingItem]) -> tuple[MicroBatch, ...]:
+        return tuple(micro_batches_of(items, self._objective, self._plan, rank=self._rank, world=self._world))
 
 
 def micro_batches_of(
     items: Sequence[TrainingItem], objective: Objective, plan: ComputePlan, *, rank: int = 0, world: int = 1
 ) -> Iterator[MicroBatch]:
     """Rows split by the token budget, this process's share of them."""
-    lengths = [item.example.row_tokens(is_packed=plan.is_packed) for item in items]
-    batches = micro_batches(lengths, max_tokens=plan.max_tokens, overhead=_OVERHEAD)
+    extents = [item.example.extent(is_packed=plan.is_packed) for item in items]
+    batches = micro_batches(
+        [extent.width for extent in extents],
+        max_tokens=plan.max_tokens,
+        overhead=_OVERHEAD,
+        rows=[extent.rows for extent in extents],
+    )
     for places, is_counted in dealt(batches, world)[rank]:
         chosen = [items[place] for place in places]
         weight = sum(map(objective.weight, chosen)) if is_counted else 0
         yield collate_items(chosen, is_packed=plan.is_packed, pad=plan.pad, weight=weight)
+
+
+def _mismatched(items: Sequence[TrainingItem]) -> list[TrainingItem]:
+    return [item.mismatched for item in items if item.mismatched is not None]
 
 
 def _only(steps: Sequence[StepInput]) -> StepInput:
@@ -162,6 +174,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs are several processes, never DataParallel
+        args.use_cache = getattr(model.config, "use_cache", True)  # it is saved; what trains says False each time
         order = StepOrder(len(train_items), batch_size, args.seed)
         steps = Steps(
             train_items, order, args.max_steps, objective, plan, rank=args.process_index, world=args.world_size
@@ -177,6 +190,12 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
         self._ids: tuple[str, ...] = ()
         self._tracker = MeanTracker()
         self._logged_at = time.monotonic()
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Mixed precision is autocast's alone, as the reference was computed."""
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled:  # else FSDP rounds what the model answers, and the gradients that are added up
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
 
     # What a step is.
 
@@ -197,7 +216,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
         self._ids = inputs.ids
         scale = self.args.world_size / inputs.weight  # gradients are averaged over processes
         total = torch.zeros((), device=self.args.device)
-        z0 = self._z0(model, inputs.micro) if self._objective.needs_mismatches else None
+        z0 = self._z0(model, inputs.mismatched) if self._objective.needs_mismatches else None
         for number, on_cpu in enumerate(inputs.micro, 1):
             micro = on_cpu.to(self.args.device)
             is_last = number == len(inputs.micro)
@@ -214,21 +233,21 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
         return total
 
     def _read(self, model: nn.Module, micro: MicroBatch) -> Reading:
-        if self._objective.reads == "rewards":
-            return Reading(completion_rewards(model, micro.batch), micro.batch.tokens)
-        found = token_logprobs(model, micro.batch, is_chunked=self._plan.is_chunked)
-        return Reading(found.sums, found.tokens)
+        with self.accelerator.autocast():
+            if self._objective.reads == "rewards":
+                return Reading(completion_rewards(model, micro.batch), micro.batch.tokens)
+            found = token_logprobs(model, micro.batch, is_chunked=self._plan.is_chunked)
+            return Reading(found.sums, found.tokens)
 
-    def _z0(self, model: nn.Module, micro_batches: Iterable[MicroBatch]) -> Tensor:
+    def _z0(self, model: nn.Module, mismatched: Iterable[MicroBatch]) -> Tensor:
         """KTO's reference point over all rows and all processes, before any gradient."""
         sums = torch.zeros(2, device=self.args.device)
         with torch.no_grad(), self.compute_loss_context_manager():
-            for micro in micro_batches:
-                assert micro.mismatched is not None, "the rows have no mismatched responses"
-                mismatched = micro.mismatched.to(self.args.device)
-                ratios = log_ratios_of(self._read(model, mismatched), mismatched)
+            for on_cpu in mismatched:
+                micro = on_cpu.to(self.args.device)
+                ratios = log_ratios_of(self._read(model, micro), micro)
                 if micro.weight:
-                    sums += torch.stack([ratios.sum(), mismatched.batch.is_present.sum()])
+                    sums += torch.stack([ratios.sum(), micro.batch.is_present.sum()])
         total, count = self.accelerator.reduce(sums, "sum")
         return kto_z0((total / count).unsqueeze(0))
 
@@ -305,15 +324,15 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
         """Loss and figures on the held-out rows."""
         tracker = MeanTracker()
         with self._evaluating() as model:
-            held_out = list(self._split(self._held_out_items))
-            z0 = self._z0(model, held_out) if self._objective.needs_mismatches else None
-            for on_cpu in held_out:
+            mismatched = self._split(_mismatched(self._held_out_items))
+            z0 = self._z0(model, mismatched) if self._objective.needs_mismatches else None
+            for on_cpu in self._split(self._held_out_items):
                 micro = on_cpu.to(self.args.device)
                 reading = self._read(model, micro)
-                if micro.weight:
-                    loss = self._objective.losses(reading, micro, z0).sum()
-                    tracker.add({"loss": Mean(loss, torch.full_like(loss, micro.weight))})
-                    tracker.add(preference_metrics(self._objective, reading, micro))
+                loss = self._objective.losses(reading, micro, z0).sum()
+                counted = loss if micro.weight else torch.zeros_like(loss)
+                tracker.add({"loss": Mean(counted, torch.full_like(loss, micro.weight))})
+                tracker.add(preference_metrics(self._objective, reading, micro))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._reduced(tracker).items()}
         self.log(metrics)
         self._logged_at = time.monotonic()
@@ -337,7 +356,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
 
     def _split(self, items: Sequence[TrainingItem]) -> Iterator[MicroBatch]:
         """Any number of rows as micro-batches of this process, rows of like length together."""
-        by_length = sorted(items, key=lambda item: -item.example.row_tokens(is_packed=self._plan.is_packed))
+        by_length = sorted(items, key=lambda item: -item.example.extent(is_packed=self._plan.is_packed).width)
         for start in range(0, len(by_length), _EVALUATED_TOGETHER):
             yield from micro_batches_of(
                 by_length[start : start + _EVALUATED_TOGETHER],
@@ -367,24 +386,5 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
         if self.args.should_save:
             latest = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             (latest / COMPLETE).touch()
-            self._remove_checkpoints(latest)
-
-    def _remove_checkpoints(self, latest: Path) -> None:
-        """Keep the newest whole ones, and the best one besides."""
-        best = Path(self.state.best_model_checkpoint or latest).name
-        newest = _whole_checkpoints(latest.parent)[-(self._kept or 0) :]
-        for path in latest.parent.glob("checkpoint-*"):
-            if path not in newest and path.name != best:
-                (path / COMPLETE).unlink(missing_ok=True)  # first, as the rest does not go at once
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; None where there is none."""
-    return next(reversed(_whole_checkpoints(folder)), None)
-
-
-def _whole_checkpoints(folder: Path) -> list[Path]:
-    """In the order of their steps."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return sorted(whole, key=lambda path: int(path.name.partition("-")[2]))
+            best = Path(self.state.best_model_checkpoint or latest).name
+            remove_checkpoints(latest.parent, self._kept, best)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Sequence
 
 import pytest
 import torch
 from tiny_models import make_model
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Starcoder2Config, Starcoder2ForCausalLM
 
 from rlaif.models import logprobs as module
 from rlaif.models.batches import collate
@@ -152,6 +153,19 @@ def test_logits_exist_for_a_chunk_of_tokens_only(monkeypatch: pytest.MonkeyPatch
     assert seen == [10, 10, 10, 7] * 2
 
 
+def test_probabilities_that_were_kept_go_with_the_gradient() -> None:
+    found = run(make_model("llama", VOCABULARY), EXAMPLES, is_packed=True)  # which a caller may hold for longer
+    tokens = int(found.tokens.sum())
+
+    def kept() -> int:
+        tensors = [each for each in gc.get_objects() if type(each) is Tensor]
+        return sum(each.shape == (tokens, VOCABULARY) for each in tensors)
+
+    before = kept()
+    found.sums.sum().backward()
+    assert (before, kept()) == (1, 0)
+
+
 def test_the_model_answers_as_before_afterwards_even_when_a_pass_failed() -> None:
     model = make_model("llama", VOCABULARY).eval()
     sequence = torch.tensor([ids(0, 8)])
@@ -226,6 +240,17 @@ def test_dropout_is_off_in_training_mode_too() -> None:
         with torch.no_grad():
             training = run(model, EXAMPLES, is_packed=True).sums
             assert torch.equal(training, run(model.eval(), EXAMPLES, is_packed=True).sums)
+
+
+def test_dropout_that_is_a_number_is_off_whatever_its_name() -> None:
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+    rest = {"num_hidden_layers": 2, "intermediate_size": 64, "bos_token_id": 1, "eos_token_id": 2}
+    config = Starcoder2Config(**sizes, **rest, residual_dropout=0.5, embedding_dropout=0.5, attention_dropout=0.5)
+    model = Starcoder2ForCausalLM(config)
+    disable_dropout(model)
+    with torch.no_grad():
+        training = run(model.train(), EXAMPLES, is_packed=True).sums
+        assert torch.equal(training, run(model.eval(), EXAMPLES, is_packed=True).sums)
 
 
 def test_plans(model: PreTrainedModel) -> None:

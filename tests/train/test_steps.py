@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif.train.steps import StepOrder, micro_batches
+from rlaif.train.steps import StepOrder, dealt, micro_batches
+
+
+def test_examples_of_several_rows_count_as_many_times() -> None:
+    assert micro_batches([50, 10, 10], max_tokens=100, overhead=9, rows=[1, 8, 1]) == [[0], [1, 2]]
+    assert micro_batches([50, 10, 10], max_tokens=80, overhead=9, rows=[1, 8, 1]) == [[0], [1], [2]]
+    assert micro_batches([50, 10], max_tokens=100, overhead=900, rows=[1, 2]) == [[0], [1]]
 
 
 def test_each_step_has_exactly_its_examples_and_each_epoch_every_one() -> None:
@@ -58,3 +64,26 @@ def test_no_other_split_by_length_costs_less(lengths: list[int], most: int, over
         every.append([ordered[start:stop] for start, stop in itertools.pairwise(borders)])
     found = micro_batches(lengths, max_tokens=most, overhead=overhead)
     assert cost([[lengths[index] for index in batch] for batch in found]) == min(map(cost, every))
+
+
+@given(st.lists(st.integers(1, 5), max_size=8), st.integers(1, 5))
+def test_every_process_computes_as_many_batches_and_each_row_counts_once(sizes: list[int], shares: int) -> None:
+    numbers = itertools.count()
+    batches = [[next(numbers) for _ in range(size)] for size in sizes]
+    found = dealt(batches, shares)
+    assert len(found) == shares
+    assert len({len(share) for share in found}) == 1
+    counted = [row for share in found for batch, counts in share if counts for row in batch]
+    assert sorted(counted) == list(range(sum(sizes)))
+    assert all(batch for share in found for batch, _ in share)
+
+
+def test_batches_are_split_before_rows_are_computed_twice() -> None:
+    assert dealt([[0, 1, 2]], 2) == [[([0, 1], True)], [([2], True)]]
+    assert dealt([[0, 1, 2]], 3) == [[([0], True)], [([1], True)], [([2], True)]]
+    assert dealt([[0], [1], [2]], 2) == [[([0], True), ([2], True)], [([1], True), ([2], False)]]
+
+
+def test_no_batches_are_no_work_for_every_process() -> None:
+    assert dealt([], 1) == [[]]
+    assert dealt([], 3) == [[], [], []]
