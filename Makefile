@@ -44,6 +44,9 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/audit_suggest.py
 	$(BIN)/python benchmarks/audit_calibration.py
 	$(BIN)/python benchmarks/audit_report.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/training_soft_labels.py
+	$(BIN)/python benchmarks/training_reward_models.py
 
 # Torch goes first and pinned: a bare "torch" would take the newest build with its CUDA packages.
 $(VENV)/.installed: pyproject.toml
