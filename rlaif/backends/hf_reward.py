@@ -175,12 +175,14 @@ class HfRewardBackend:
             return example
         prompt, response = len(example.prompt), len(example.completions[0])
         sizes = f"the prompt has {prompt} tokens, the response {response}, and {self._name} takes {context}"
-        if not self._truncates:
-            raise PromptTooLongError(f"{sizes}; --truncate cuts the start of the prompt")
         try:
             cut = truncate_example(example, context, cut="prompt", bos=self._source.tokenizer.bos_token_id)
         except PromptTooLongError:
-            raise PromptTooLongError(f"{sizes}, which leaves nothing of the prompt") from None
+            raise PromptTooLongError(
+                f"{sizes}, which leaves nothing of the prompt; it takes a model with a longer context"
+            ) from None
+        if not self._truncates:
+            raise PromptTooLongError(f"{sizes}; --truncate cuts the start of the prompt")
         self._truncated_prompts += 1
         return cut.example
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif.cli.arguments import CommandLine, parse
@@ -90,9 +91,12 @@ def _finish(method: str, config: TrainConfig, display: TrainingDisplay, typed: s
         display.close()
         if display.steps is None:
             raise
+        from rlaif.train.checkpoints import last_checkpoint  # torch, which has been loaded by now
+
         print_traceback_if_asked()
         say(f"{error.error_name}: {error}")
-        say(f"stopped{_done_so_far(display)}; the last checkpoint is kept; when that is mended, resume with: {typed}")
+        kept = "the last checkpoint is kept; " if last_checkpoint(Path(config.out, "checkpoints")) else ""
+        say(f"stopped{_done_so_far(display)}; {kept}when that is mended, go on with: {typed}")
         return None
     finally:
         display.close()

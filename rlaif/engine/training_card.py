@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rlaif.engine.training_origin import DataOrigin
     from rlaif.train.items import Truncation
 
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+"""OWNER/NAME: a name alone may be that of a folder."""
 
 _METHODS = {
     "sft": "A language model trained to imitate responses (supervised fine-tuning): their tokens became likelier.",
@@ -202,7 +203,16 @@ def _introduction(facts: ModelCardFacts) -> str:
 def _use_section(facts: ModelCardFacts) -> str:
     if facts.is_reward_model:
         return _reward_model_use(facts)
-    if facts.is_adapter:
+    shipped = facts.base_model.removeprefix("builtin:") if facts.base_model.startswith("builtin:") else None
+    if facts.is_adapter and shipped is not None:
+        load = (
+            "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            "from rlaif.backends.builtin import builtin_folder\n\n"
+            'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
+            f"base = AutoModelForCausalLM.from_pretrained(builtin_folder({shipped!r}))\n"
+            'model = PeftModel.from_pretrained(base, "FOLDER")'
+        )
+    elif facts.is_adapter:
         load = (
             "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n"
             'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'

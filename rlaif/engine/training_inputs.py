@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rlaif.backends.builtin import builtin_folder
@@ -102,7 +102,7 @@ def find_training_model(name: str, device: str) -> ModelSource:
     """The model that a name stands for; `builtin:NAME` is one that ships. Raises as `find_model`."""
     kind, colon, shipped = name.partition(":")
     path = str(builtin_folder(shipped)) if kind == "builtin" and colon else name
-    return find_model(path, backend=None, device=device, dtype="auto")
+    return replace(find_model(path, backend=None, device=device, dtype="auto"), called=f"model {name!r}")
 
 
 def decisive_settings(method: str, config: TrainConfig, inputs: TrainingInputs) -> dict[str, Any]:

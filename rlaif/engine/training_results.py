@@ -17,6 +17,7 @@ from rlaif.models.encoding import ExampleEncoder
 from rlaif.models.loading import ModelSource, stop_ids
 from rlaif.randomness import seeded_random
 from rlaif.records import LabeledPair, Turn
+from rlaif.train.checkpoints import writing
 from rlaif.train.models import save_trained, set_reward_shift
 
 CENTERED_ON = 1000
@@ -39,7 +40,8 @@ def finish(session: TrainingSession, run: TrainingRun) -> dict[str, float]:
         is_merged = session.config.adapter.merge or session.method == "rm"
         if shift is not None:
             set_reward_shift(model, shift)
-        save_trained(model, session.inputs.source.tokenizer, session.folder.path, merge=is_merged)
+        with writing(session.folder.path):
+            save_trained(model, session.inputs.source.tokenizer, session.folder.path, merge=is_merged)
         history = run.trainer.state.log_history
         curves = plot_curves(history, session.folder.path, method=session.method)
         session.folder.replace("README.md", render_model_card(_facts(session, run, evaluation, shift, curves)))

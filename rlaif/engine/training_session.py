@@ -104,6 +104,12 @@ class TrainingSession:
             **facts,
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": self.versions,
+            "resolved": {
+                "learning_rate": self.args.learning_rate,
+                "max_length": inputs.max_length,
+                "eval_every": int(self.args.eval_steps) if inputs.data.held_out else None,
+                "save_every": int(self.args.save_steps),
+            },
         }
         self._seconds_before = float((earlier or {}).get("seconds", 0.0))
         self._began = time.monotonic()
@@ -149,6 +155,8 @@ class TrainingSession:
             batch_size=self.config.optimization.batch_size, callbacks=[listening, *self._early_stopping()],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
+        if self.args.fsdp and not trainer.is_fsdp_enabled:
+            self.listener.on_warning("fsdp splits no weights on a CPU: each process holds all of them")
         self.args.eval_on_start = resumed is None and bool(held_out)
         self.listener.on_start(
             TrainingStart(
@@ -185,9 +193,12 @@ class TrainingSession:
     def _encoded(self) -> tuple[list[TrainingItem], list[TrainingItem], Truncation]:
         data = self.inputs.data
         items, truncation = self._made([*data.train, *data.held_out])
+        count, train = len(data.train), items[: len(data.train)]
         if self.objective.needs_mismatches:
-            items = with_mismatches(items, self.config.seed, max_length=self.inputs.max_length)
-        return items[: len(data.train)], items[len(data.train) :], truncation
+            seed, longest = self.config.seed, self.inputs.max_length
+            train = with_mismatches(train, seed, max_length=longest)  # of their own: nothing held out is measured
+            items = with_mismatches(items, seed, max_length=longest)
+        return train, items[count:], truncation
 
     def _made(self, rows: Sequence[TrainingRow]) -> tuple[list[TrainingItem], Truncation]:
         source = self.inputs.source
@@ -203,7 +214,10 @@ class TrainingSession:
     def _loaded(self, device: str) -> PreTrainedModel:
         load = load_reward_model_for_training if self.objective.reads == "rewards" else load_policy
         with loading_whole():
-            return load(replace(self.inputs.source, device=device), self.config.adapter, seed=self.config.seed)
+            model = load(replace(self.inputs.source, device=device), self.config.adapter, seed=self.config.seed)
+        if self.config.adapter.lora_rank is not None and self.config.model.startswith("builtin:"):
+            model.peft_config["default"].base_model_name_or_path = self.config.model  # else peft writes where it lies
+        return model
 
     def _plan(self, model: PreTrainedModel) -> tuple[ComputePlan, tuple[str, ...]]:
         max_tokens, max_length = self.config.optimization.max_tokens, self.inputs.max_length

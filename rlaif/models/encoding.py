@@ -34,7 +34,10 @@ class ExampleEncoder(PromptEncoder):
         super().__init__(tokenizer)
         eos = tokenizer.eos_token_id
         if eos is None:
-            raise ConfigError("the tokenizer has no EOS token; a model trained with it would not learn where to end")
+            raise ConfigError(
+                "the tokenizer has no EOS token; a model trained with it would not learn where to end; name one in the "
+                "model's tokenizer_config.json (eos_token)"
+            )
         self._eos: int = eos
         self._stops = frozenset({eos, *stops})
 

@@ -96,9 +96,7 @@ def truncate_example(example: Example, max_length: int, *, cut: Cut, bos: int | 
         f"example {example.id!r} has {len(prompt)} prompt tokens and up to {example.length - len(prompt)} of completion"
     )
     if cut == "none":
-        raise PromptTooLongError(
-            f"{sizes}; the limit is {max_length}; raise it, or let the prompt or completion be cut"
-        )
+        raise PromptTooLongError(f"{sizes}; the limit is {max_length}")
     if cut == "prompt":
         head = prompt[:1] if bos is not None and prompt[0] == bos else ()
         room = max_length - (example.length - len(prompt)) - len(head)

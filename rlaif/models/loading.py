@@ -279,7 +279,10 @@ def _place(path_or_name: str, called: str) -> tuple[str, str | None]:
                 raise ConfigError(
                     f"{called}: the folder holds an adapter alone; expected a whole model (train it --merge)"
                 )
-            raise ConfigError(f"{called}: the folder has no config.json; expected a transformers model")
+            raise ConfigError(
+                f"{called}: the folder has no config.json; expected a transformers model (a run of rlaif train is one "
+                "when it is finished)"
+            )
         return str(folder), None
     name, _, revision = path_or_name.partition("@")
     looks_like_path = path_or_name.startswith((".", "~", os.sep)) or name.count("/") > 1 or folder.exists()

@@ -255,8 +255,7 @@ def _chunked_logprobs(
             )
         return found
     # An output layer with an adapter, quantized, ...: whatever it does, autograd does it twice.
-    with torch.no_grad():
-        size = apply(states[:1]).shape[-1]
+    size = apply(states[:1]).shape[-1]  # with gradient: autocast of older torch would keep weights that have none
     rows = max(1, chunk_bytes // (4 * size))
 
     def read(span: slice) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 import torch
 import yaml
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
 
 from rlaif.errors import ConfigError, did_you_mean
 from rlaif.options import expected, scalar_types
@@ -34,6 +35,16 @@ _OURS = {
     "save_total_limit", "logging_steps", "report_to", "auto_find_batch_size", "save_only_model",
 }  # fmt: skip
 """What cannot be given as a `--trainer-arg`, since it would break what a step is or where things stand."""
+
+
+_ALWAYS = {
+    "per_device_train_batch_size": 1,  # whole steps
+    "logging_nan_inf_filter": False,
+    "dataloader_pin_memory": False,
+    "ddp_find_unused_parameters": False,
+    "remove_unused_columns": False,
+    "disable_tqdm": True,
+}
 
 
 def optimizer_steps(optimization: OptimizationConfig, rows: int) -> int:
@@ -83,8 +94,45 @@ def training_arguments(
         is_evaluated: Whether there are held-out rows.
 
     Raises:
-        ConfigError: A `--trainer-arg` does not exist, early stopping cannot be, or transformers refuses the arguments.
+        ConfigError: A `--trainer-arg` does not exist, early stopping cannot be, a tracker is unknown or missing, or
+            transformers refuses the arguments.
     """
+    precision = _precision(optimization.precision, device)
+    values: dict[str, Any] = {
+        **_ALWAYS,
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "learning_rate": learning_rate_of(method, optimization, adapter),
+        "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(optimization.schedule, optimization.schedule),
+        "warmup_steps": round(optimization.warmup * steps),
+        "weight_decay": optimization.weight_decay,
+        "max_grad_norm": optimization.max_grad_norm,
+        "optim": optimization.optimizer,
+        "bf16": precision == "bfloat16",
+        "fp16": precision == "float16",
+        _CHECKPOINTING: optimization.gradient_checkpointing,
+        **_evaluating_and_saving(checkpoints, steps, is_evaluated),
+        "logging_steps": checkpoints.log_every,
+        "report_to": list(checkpoints.report_to) or "none",
+        "seed": seed,
+        "use_cpu": device == "cpu",
+    }
+    values |= _given(optimization.trainer_arg)
+    try:
+        args = TrainingArguments(**values)
+    except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:
+        raise ConfigError(f"transformers refuses the settings of training: {error}") from error
+    _check_trackers(args.report_to)
+    if args.fsdp and args.world_size == 1:
+        raise ConfigError(
+            "trainer_arg: fsdp splits the weights over processes, and there is one; begin with "
+            "torchrun --nproc-per-node N -m rlaif train"
+        )
+    return args
+
+
+def _evaluating_and_saving(checkpoints: CheckpointConfig, steps: int, is_evaluated: bool) -> dict[str, Any]:
+    """When the model is evaluated and saved, and which one is taken in the end."""
     eval_every = checkpoints.eval_every or checkpoints.save_every or min(steps, max(_LEAST_BETWEEN, steps // _TIMES))
     save_every = checkpoints.save_every or eval_every
     if checkpoints.early_stopping is not None:
@@ -95,20 +143,7 @@ def training_arguments(
                 f"early_stopping: takes the best of all evaluated models, so that each is saved; save_every is "
                 f"{save_every}, expected {eval_every} as eval_every: leave one of the two out"
             )
-    precision = _precision(optimization.precision, device)
-    values: dict[str, Any] = {
-        "output_dir": str(folder),
-        "max_steps": steps,
-        "per_device_train_batch_size": 1,  # whole steps
-        "learning_rate": learning_rate_of(method, optimization, adapter),
-        "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(optimization.schedule, optimization.schedule),
-        "warmup_steps": round(optimization.warmup * steps),
-        "weight_decay": optimization.weight_decay,
-        "max_grad_norm": optimization.max_grad_norm,
-        "optim": optimization.optimizer,
-        "bf16": precision == "bfloat16",
-        "fp16": precision == "float16",
-        _CHECKPOINTING: optimization.gradient_checkpointing,
+    return {
         "eval_strategy": "steps" if is_evaluated else "no",
         "eval_steps": eval_every,
         "save_strategy": "steps",
@@ -117,27 +152,18 @@ def training_arguments(
         "restore_callback_states_from_checkpoint": True,  # early stopping counts on where it was
         "load_best_model_at_end": checkpoints.early_stopping is not None,
         "metric_for_best_model": "eval_loss" if is_evaluated else None,
-        "logging_steps": checkpoints.log_every,
-        "logging_nan_inf_filter": False,
-        "report_to": list(checkpoints.report_to) or "none",
-        "seed": seed,
-        "use_cpu": device == "cpu",
-        "dataloader_pin_memory": False,
-        "ddp_find_unused_parameters": False,
-        "remove_unused_columns": False,
-        "disable_tqdm": True,
     }
-    values |= _given(optimization.trainer_arg)
+
+
+def _check_trackers(names: list[str]) -> None:
+    """Refuse what the trainer would refuse after the model has been loaded."""
     try:
-        args = TrainingArguments(**values)
-    except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:
-        raise ConfigError(f"transformers refuses the settings of training: {error}") from error
-    if args.fsdp and args.world_size == 1:
-        raise ConfigError(
-            "trainer_arg: fsdp splits the weights over processes, and there is one; begin with "
-            "torchrun --nproc-per-node N -m rlaif train"
-        )
-    return args
+        get_reporting_integration_callbacks(names)
+    except ValueError as error:
+        raise ConfigError(f"report_to: {error}") from error
+    unlisted = {"flyte", "azure_ml"}  # transformers does not tell whether they are there
+    if missing := sorted(set(names) - unlisted - set(get_available_reporting_integrations())):
+        raise ConfigError(f"report_to: {missing[0]} is not installed; install its package, or leave it out")
 
 
 def _precision(precision: str, device: str) -> str:

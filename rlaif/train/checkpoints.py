@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, TrainerState
+
+from rlaif.errors import RunFolderError
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainingArguments
 
 COMPLETE = "complete"
 """File that a checkpoint gets last: one without it was cut short."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within, what cannot be written is said: each of torch, safetensors and Python raises its own kind on a full disk.
+
+    Raises:
+        RunFolderError: The path cannot be written.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunFolderError(f"{path}: cannot be written ({reason}); what was saved before is as it was") from error
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -17,6 +17,9 @@ from rlaif.randomness import seeded_random
 from rlaif.records import Feedback, LabeledPair, Labels, RatedCandidates, TrainingRow
 from rlaif.train.labels import target_prob
 
+_WAYS = {"prompt": "its start goes", "completion": "their ends go"}
+"""What each way of cutting takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingItem:
@@ -49,10 +52,10 @@ class Truncation:
 
     def __str__(self) -> str:
         parts = [
-            f"{count:,} {name} by {tokens:,} tokens in all"
+            f"{count:,} {name}{'s' if count > 1 else ''} by {tokens:,} tokens in all"
             for count, name, tokens in (
-                (self.prompts, "prompts", self.prompt_tokens),
-                (self.completions, "responses", self.completion_tokens),
+                (self.prompts, "prompt", self.prompt_tokens),
+                (self.completions, "response", self.completion_tokens),
             )
             if count
         ]
@@ -133,9 +136,10 @@ def make_items(
         items.append(TrainingItem(fitting, scores, margin))
         on_progress(number, len(rows))
     if too_long:
+        ways = [f"--truncate {other} ({what})" for other, what in _WAYS.items() if other != cut]
         raise PromptTooLongError(
-            f"{len(too_long):,} of {len(rows):,} rows are too long, the first: {too_long[0]}; raise --max-length, or "
-            "use --truncate prompt (its start goes) or --truncate completion (their ends go)"
+            f"{len(too_long):,} of {len(rows):,} rows are too long, the first: {too_long[0]}; leave such rows out, "
+            f"raise --max-length as far as the model allows, or use {' or '.join(ways)}"
         )
     return items, truncation
 

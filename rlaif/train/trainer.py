@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from transformers import Trainer
 from rlaif.errors import NonFiniteLossError
 from rlaif.models.logprobs import token_logprobs
 from rlaif.models.rewards import completion_rewards
-from rlaif.train.checkpoints import COMPLETE, remove_checkpoints
+from rlaif.train.checkpoints import COMPLETE, remove_checkpoints, writing
 from rlaif.train.items import TrainingItem
 from rlaif.train.losses import kto_z0
 from rlaif.train.metrics import Mean, MeanTracker, preference_metrics
@@ -381,10 +382,13 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
     # What is saved.
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        latest = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        with writing(latest), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Could not find a config file")  # peft's, of a base that ships
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each process writes its own random state
         if self.args.should_save:
-            latest = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            (latest / "README.md").unlink(missing_ok=True)  # peft's card is an empty form
             (latest / COMPLETE).touch()
             best = Path(self.state.best_model_checkpoint or latest).name
             remove_checkpoints(latest.parent, self._kept, best)

@@ -116,6 +116,8 @@ class TestTooLong:
         backend = HfRewardBackend(str(short))
         with pytest.raises(PromptTooLongError, match=r"the prompt has \d+ tokens.*takes 64; --truncate cuts the start"):
             await backend.reward(asked("yes", "word " * 50))
+        with pytest.raises(PromptTooLongError, match="leaves nothing of the prompt; it takes a model with a longer"):
+            await backend.reward(asked("yes " * 60))
         assert (await backend.reward(asked("yes"))).usage.prompt_tokens <= 64  # others are none the worse
         await backend.aclose()
 

@@ -189,14 +189,24 @@ def test_the_summary_of_a_reward_model_says_how_to_judge_with_it() -> None:
 
 
 def test_an_error_in_the_middle_says_how_to_go_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     play(monkeypatch, Played(NonFiniteLossError("the loss of step 3 is nan"), steps=2))
+    go_on = f"when that is mended, go on with: rlaif {' '.join(TYPED)}"
     assert main(list(TYPED)) == 130
     lines = capsys.readouterr().err.splitlines()
     assert lines[-2] == "NonFiniteLossError: the loss of step 3 is nan"
-    assert lines[-1].startswith("stopped after 2 of 4 steps; the last checkpoint is kept")
-    assert lines[-1].endswith(f"resume with: rlaif {' '.join(TYPED)}")
+    assert lines[-1] == f"stopped after 2 of 4 steps; {go_on}"
+    checkpoint = tmp_path / "out" / "checkpoints" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    assert main(list(TYPED)) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == f"stopped after 2 of 4 steps; {go_on}"  # it was cut short
+    (checkpoint / "complete").touch()
+    assert main(list(TYPED)) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"stopped after 2 of 4 steps; the last checkpoint is kept; {go_on}"
+    )
 
 
 def test_an_error_before_the_first_step_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from tiny_models import save_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from rlaif.backends.builtin import builtin_folder
 from rlaif.data.training_selection import held_out_draw
 from rlaif.engine import training_results, training_session
 from rlaif.engine.training_config import RowsConfig
@@ -86,6 +87,7 @@ def test_a_finished_run_explains_itself_and_is_not_done_again(model, pairs, tmp_
     assert [line["step"] for line in metrics(out) if "eval_loss" in line] == [0, 6]
     known = run_json(out)
     assert (known["command"], known["steps"], known["config"]["loss"]["beta"]) == ("train dpo", 6, 0.1)
+    assert known["resolved"]["learning_rate"] > 0
     assert known["evaluation"].keys() == {"labels"}
     assert known["rows"]["train_rows"] == outcome.rows
     card = (out / "README.md").read_text()
@@ -144,7 +146,8 @@ def test_rows_are_left_out_by_confidence_ties_and_people(model, tmp_path):
     assert run_json(tmp_path / "sure")["rows"]["dropped"] == {"unsure": 3}
 
 
-def test_held_out_prompts_are_not_trained_on(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_held_out_prompts_are_not_trained_on(model, tmp_path, monkeypatch, method):
     made = []
 
     class Watched(training_session.PreferenceTrainer):
@@ -155,7 +158,7 @@ def test_held_out_prompts_are_not_trained_on(model, tmp_path, monkeypatch):
     monkeypatch.setattr(training_session, "PreferenceTrainer", Watched)
     rows = [{**row, "id": f"{row['id']}-{copy}"} for row in pair_rows() for copy in range(2)]
     data = write_rows(tmp_path / "rows.jsonl", rows)
-    outcome = run("dpo", model, data, tmp_path / "out", rows=RowsConfig(held_out=0.4), optimization={"max_steps": 1})
+    outcome = run(method, model, data, tmp_path / "out", rows=RowsConfig(held_out=0.4), optimization={"max_steps": 1})
     ((train, held_out),) = made
     trained, tested = ({item.example.prompt for item in items} for items in (train, held_out))
     assert len(trained) + len(tested) == 16
@@ -163,6 +166,10 @@ def test_held_out_prompts_are_not_trained_on(model, tmp_path, monkeypatch):
     assert (outcome.rows, outcome.held_out) == (2 * len(trained), 2 * len(tested))
     expected = {row["id"] for row in rows if held_out_draw((Turn("user", row["prompt"]),), 0) < 0.4}
     assert {item.example.id for item in held_out} == expected
+    if method == "kto":  # z0 is measured on rows that are trained on
+        partners = {item.mismatched.example.id.partition(" with ")[2] for item in train}
+        assert partners
+        assert partners.isdisjoint(expected)
 
 
 def _contrary(tmp_path: Path, share: float) -> str:
@@ -244,6 +251,14 @@ def test_with_an_adapter_the_reference_is_the_model_without_it(model, pairs, tmp
         found, expected, before = (one(input_ids=ids).logits for one in (adapted, merged, base))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(found, before, atol=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft asks for it by its old name
+def test_an_adapter_of_the_model_that_ships_names_no_path_of_this_machine(pairs, tmp_path):
+    run("simpo", "builtin:tiny", pairs, tmp_path / "out", adapter=LORA, optimization={"max_steps": 1})
+    texts = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.suffix in (".json", ".md", ".jsonl")]
+    assert sum(b'"base_model_name_or_path": "builtin:tiny"' in text for text in texts) == 2  # and its checkpoint
+    assert not any(str(builtin_folder("tiny")).encode() in text for text in texts)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_every_method_has_a_card_that_the_hub_can_read(method: str) -> None:
     assert "datasets" not in found
 
 
-@pytest.mark.parametrize("name", ["builtin:tiny", "a b", "owner/name/more"])
+@pytest.mark.parametrize("name", ["builtin:tiny", "a b", "owner/name/more", "my-folder"])
 def test_a_base_that_the_hub_cannot_have_is_named_in_the_text_only(name: str) -> None:
     text = card(base_model=name)
     assert "base_model" not in header(text)
@@ -147,6 +147,7 @@ def test_an_adapter_is_called_one() -> None:
     assert header(text)["library_name"] == "peft"
     assert header(text)["base_model_relation"] == "adapter"
     assert "AutoPeftModelForCausalLM" in text
+    assert "builtin_folder('tiny')" in card(is_adapter=True, base_model="builtin:tiny")  # peft would look on the hub
 
 
 def test_curves_are_shown_with_words_for_those_who_do_not_see_them() -> None:
@@ -155,7 +156,13 @@ def test_curves_are_shown_with_words_for_those_who_do_not_see_them() -> None:
 
 
 def test_snippets_are_python() -> None:
-    for changes in ({}, {"is_adapter": True}, {"method": "rm"}, {"method": "rm", "has_chat_template": False}):
+    for changes in (
+        {},
+        {"is_adapter": True},
+        {"is_adapter": True, "base_model": "builtin:tiny"},
+        {"method": "rm"},
+        {"method": "rm", "has_chat_template": False},
+    ):
         blocks = re.findall(r"```python\n(.*?)```", card(**changes), re.DOTALL)
         assert blocks
         for block in blocks:

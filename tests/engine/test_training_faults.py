@@ -98,7 +98,7 @@ def test_a_prompt_that_is_too_long_is_refused_unless_it_may_be_cut(model, tmp_pa
     cut = run_json(out)["rows"]["truncated"]
     assert (cut["max_length"], cut["prompts"], cut["completions"]) == (90, 1, 0)
     assert cut["prompt_tokens"] > 50
-    assert f"1 prompts by {cut['prompt_tokens']}" in (out / "README.md").read_text()
+    assert f"1 prompt by {cut['prompt_tokens']}" in (out / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("loads_nothing")

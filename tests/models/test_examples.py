@@ -49,7 +49,11 @@ def test_completions_are_cut_at_their_end_and_lose_their_eos() -> None:
 
 @pytest.mark.parametrize(
     ("cut", "limit", "words"),
-    [("none", 7, "raise it"), ("prompt", 4, "nothing of the prompt"), ("completion", 5, "nothing of the completion")],
+    [
+        ("none", 7, "the limit is 7"),
+        ("prompt", 4, "nothing of the prompt"),
+        ("completion", 5, "nothing of the completion"),
+    ],
 )
 def test_a_cut_that_would_leave_nothing_is_an_error(cut: str, limit: int, words: str) -> None:
     example = Example("row 3", (0, 1, 2, 3, 4), ((5, 6, 7), (8,)))

@@ -132,15 +132,24 @@ class TestPlan:
         assert not plan.is_packed
         assert "slides over 8 tokens" in plan.notes[0]
 
-    def test_nor_what_takes_no_notice_of_the_mask(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("scale", [1.0, 1e-3], ids=["as-drawn", "new-head"])
+    @pytest.mark.parametrize("is_half", [False, True])
+    def test_nor_what_takes_no_notice_of_the_mask(
+        self, monkeypatch: pytest.MonkeyPatch, is_half: bool, scale: float
+    ) -> None:
         model = make_reward_model("llama", VOCABULARY)
+        with torch.no_grad():
+            model.score.weight *= scale  # all rewards of a new head are close to 0
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_half):
+            assert plan_rewards(model, 512).is_packed
         forward = type(model).forward
 
         def blind(self: PreTrainedModel, *, attention_mask: Tensor | None = None, **inputs: object) -> object:
             return forward(self, **inputs)  # causal, and nothing else
 
         monkeypatch.setattr(type(model), "forward", blind)
-        plan = plan_rewards(model, 512)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_half):
+            plan = plan_rewards(model, 512)
         assert not plan.is_packed
         assert "differ by" in plan.notes[0]
 

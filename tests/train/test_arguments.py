@@ -80,9 +80,44 @@ def test_arguments_of_transformers_are_read_as_yaml(tmp_path):
     assert (args.adam_beta2, args.full_determinism, args.lr_scheduler_kwargs) == (0.95, False, {"num_cycles": 0.4})
 
 
+def test_numbers_may_be_written_as_in_python(tmp_path):
+    assert arguments(tmp_path, trainer_arg={"adam_epsilon": "1e-9"}).adam_epsilon == 1e-9  # text, to YAML
+    assert arguments(tmp_path, trainer_arg={"neftune_noise_alpha": "null"}).neftune_noise_alpha is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("adam_beta1", "much", "trainer_arg: adam_beta1: expected a number, got 'much'"),
+        ("adam_beta1", "true", "trainer_arg: adam_beta1: expected a number, got 'true'"),
+        ("adam_beta1", "null", "trainer_arg: adam_beta1: expected a number, got 'null'"),
+        ("dataloader_num_workers", "1.5", "expected a whole number, got '1.5'"),
+        ("eval_on_start", "1", "expected true or false, got '1'"),
+        ("adam_beta1", "[1", "trainer_arg: adam_beta1: cannot be read as YAML"),
+        ("save_only_model", "true", "has a flag of its own or would break a step"),
+        ("fsdp", "sometimes", "transformers refuses .*sometimes"),
+        ("fsdp", "true", "fsdp splits the weights over processes, and there is one; begin with torchrun"),
+        ("deepspeed", "{zero_optimization: {stage: 2}}", "transformers refuses .*deepspeed"),
+        ("accelerator_config", "/no/such.json", "transformers refuses .*such.json"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_refused(tmp_path, name, text, fault):
+    with pytest.raises(ConfigError, match=fault):
+        arguments(tmp_path, trainer_arg={name: text})
+
+
 def test_what_transformers_refuses_is_said(tmp_path):
     with pytest.raises(ConfigError, match=r"transformers refuses .*adamw_of_tomorrow"):
         arguments(tmp_path, optimizer="adamw_of_tomorrow")
+    with pytest.raises(ConfigError, match="report_to: nobody is not supported"):
+        arguments(tmp_path, checkpoints=CheckpointConfig(report_to=("nobody",)))
+
+
+def test_a_tracker_that_is_not_installed_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlaif.train.arguments.get_available_reporting_integrations", lambda: ["tensorboard"])
+    with pytest.raises(ConfigError, match="report_to: wandb is not installed"):
+        arguments(tmp_path, checkpoints=CheckpointConfig(report_to=("tensorboard", "wandb")))
+    assert arguments(tmp_path, checkpoints=CheckpointConfig(report_to=("tensorboard",))).report_to == ["tensorboard"]
 
 
 def test_early_stopping_takes_one_of_the_models_that_were_evaluated(tmp_path):

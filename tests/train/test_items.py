@@ -112,8 +112,10 @@ def test_rows_that_do_not_fit_are_refused_all_at_once():
     rows = [pair(row_id="short", responses=("r", "b")), *(pair(row_id=f"long {number}") for number in range(3))]
     with pytest.raises(PromptTooLongError, match=r"3 of 4 rows are too long, the first: .*'long 0'.*--max-length"):
         make_items(rows, encoder(), "soft", max_length=17)
-    with pytest.raises(PromptTooLongError, match=r"4 of 4 rows .* leaves nothing of the completion"):
+    with pytest.raises(PromptTooLongError, match=r"4 of 4 rows .* leaves nothing of the completion") as refused:
         make_items(rows, encoder(), "soft", max_length=14, cut="completion")
+    assert "--truncate prompt" in str(refused.value)
+    assert "--truncate completion" not in str(refused.value)
 
 
 def test_mismatched_responses_are_drawn_once_and_come_from_another_prompt():
