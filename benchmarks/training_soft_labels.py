@@ -59,7 +59,7 @@ from rlaif.auditing.reliability import ECE_BINS, equal_mass_bins
 from rlaif.models.examples import Example
 from rlaif.models.logprobs import plan_logprobs
 from rlaif.models.rewards import plan_rewards
-from rlaif.records import Labels, Verdict
+from rlaif.records import Verdict
 from rlaif.train.arguments import training_arguments
 from rlaif.train.config import (
     AdapterConfig,
@@ -73,6 +73,7 @@ from rlaif.train.labels import target_prob
 from rlaif.train.objectives import make_objective
 from rlaif.train.reference import reference_logprobs
 from rlaif.train.trainer import ComputePlan, PreferenceTrainer
+from rlaif.training_records import Labels
 
 Floats = NDArray[np.float64]
 Measure = Callable[[PreferenceTrainer], dict[str, float]]

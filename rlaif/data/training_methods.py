@@ -10,7 +10,8 @@ from typing import Literal
 
 from rlaif.data.sources import ReadOptions
 from rlaif.errors import ConfigError, did_you_mean
-from rlaif.records import TIE_BAND, Labels
+from rlaif.records import TIE_BAND
+from rlaif.training_records import Labels
 
 
 class RowKind(StrEnum):

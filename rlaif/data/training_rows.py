@@ -21,16 +21,8 @@ from rlaif.data.training_methods import COLUMNS_OF_KIND, RowKind, TrainingOption
 from rlaif.data.training_readers import DemonstrationReader, FeedbackReader, PairReader, RatedReader
 from rlaif.data.training_selection import FilterCounts, SplitCounts, filter_rows, join_by_prompt, split_by_prompt
 from rlaif.errors import ConfigError, InputError
-from rlaif.records import (
-    Candidates,
-    Comparison,
-    Demonstration,
-    Failure,
-    Feedback,
-    LabeledPair,
-    RatedCandidates,
-    TrainingRow,
-)
+from rlaif.records import Candidates, Comparison, Failure
+from rlaif.training_records import Demonstration, Feedback, LabeledPair, RatedCandidates, TrainingRow
 
 
 @dataclass(frozen=True, slots=True)

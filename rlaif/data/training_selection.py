@@ -14,7 +14,8 @@ from typing import Generic, NamedTuple, TypeVar
 from rlaif.data.training_methods import KEEP_ALL, RowFilters, check_share
 from rlaif.errors import ConfigError
 from rlaif.randomness import seeded_random
-from rlaif.records import LabeledPair, RatedCandidates, TrainingRow, Turn, Verdict, verdict_of
+from rlaif.records import Turn, Verdict, verdict_of
+from rlaif.training_records import LabeledPair, RatedCandidates, TrainingRow
 
 RowT = TypeVar("RowT", bound=TrainingRow)
 

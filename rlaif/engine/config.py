@@ -60,7 +60,8 @@ class SourceConfig:
     """Columns to use for ours, NAME=PATH,NAME=PATH (prompt=question); a path reaches into nested values with dots."""
 
     skip_bad_rows: bool = False
-    """Write rows that cannot be read to failures.jsonl and go on, instead of stopping before the first call."""
+    """Write rows that cannot be read (to train on: that do not fit the model) to failures.jsonl and go on, instead of
+    stopping at the start."""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,20 @@ class RunFolder:
                 "use those again to resume it, or choose another folder with -o"
             )
         return known
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within, no other process may write here; the lock ends with the process, however that ends.
+
+        Raises:
+            RunFolderError: Another one does.
+        """
+        with (self.path / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunFolderError(f"{self.path}: another process is writing this run; wait for it") from error
+            yield
 
     def read(self) -> dict[str, Any] | None:
         """`run.json`, or None when there is none.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from rlaif.config import as_dict
 from rlaif.engine.run_folder import RunFolder
 from rlaif.engine.training_config import TrainConfig
-from rlaif.engine.training_inputs import decisive_settings, gather
+from rlaif.engine.training_inputs import decisive_settings, encode, gather
 from rlaif.engine.training_listening import SilentTrainingListener, TrainingListener
 from rlaif.errors import DeviceMemoryError
 
@@ -55,7 +56,7 @@ def train(
         InputError: A row cannot be read or trained on.
         ConfigError: Settings that do not fit the rows, the model or each other.
         PromptTooLongError: Rows do not fit the model, and nothing may be cut.
-        RunFolderError: The folder holds another run.
+        RunFolderError: The folder holds another run, or another process trains in it.
         DeviceMemoryError: A micro-batch does not fit.
         NonFiniteLossError: The loss is NaN or infinite; the last checkpoint is as it was.
         KeyboardInterrupt: The listener asked to stop; a checkpoint was saved.
@@ -78,20 +79,29 @@ def train(
     from rlaif.engine.training_results import finish  # torch and transformers
     from rlaif.engine.training_session import TrainingSession
 
+    rows = encode(config, inputs, listener)
     facts = {"command": folder.command, "decisive": decisive, "config": as_dict(config), "repeat": command}
-    session = TrainingSession(method, config, inputs, folder, listener, facts, known)
-    try:
-        run = _within_memory(session)
-        listener.on_finishing()
-        metrics = finish(session, run)
-    except BaseException:
-        if folder.read() is not None:  # else no step was begun, and the next try may have other settings
-            session.write_run_json("interrupted")
-        raise
-    if session.is_main:
-        folder.write_failures(inputs.data.failures)
-    session.wait_for_all()  # one that leaves early may take the first with it, in the middle of what it writes
-    return replace(outcome, steps=run.trainer.state.global_step, metrics=metrics)
+    session = TrainingSession(method, config, inputs, rows, folder, listener, facts, known)
+    with folder.locked() if session.is_main else nullcontext():
+        try:
+            run = _within_memory(session)
+            listener.on_finishing()
+            metrics = finish(session, run)
+        except BaseException:
+            if folder.read() is not None:  # else no step was begun, and the next try may have other settings
+                session.write_run_json("interrupted")
+            raise
+        if session.is_main:
+            folder.write_failures(rows.data.failures)
+        session.wait_for_all()  # one that leaves early may take the first with it, in the middle of what it writes
+    return replace(
+        outcome,
+        steps=run.trainer.state.global_step,
+        rows=len(rows.train),
+        held_out=len(rows.held_out),
+        skipped=len(rows.data.failures),
+        metrics=metrics,
+    )
 
 
 def _within_memory(session: TrainingSession) -> TrainingRun:

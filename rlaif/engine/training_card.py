@@ -13,7 +13,7 @@ import yaml
 from rlaif.data.markdown import code, fence, inline, one_line, plain, table
 from rlaif.data.training_methods import RowKind
 from rlaif.engine.training_metrics import shown, title_of
-from rlaif.records import Labels
+from rlaif.training_records import Labels
 
 if TYPE_CHECKING:
     from rlaif.data.training_selection import FilterCounts, SplitCounts

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from rlaif.engine.config import SourceConfig
-from rlaif.records import TIE_BAND, Labels
+from rlaif.records import TIE_BAND
 from rlaif.train.config import (
     AdapterConfig,
     CheckpointConfig,
@@ -22,6 +22,7 @@ from rlaif.train.config import (
     SimpoLossConfig,
     SmoothedDpoLossConfig,
 )
+from rlaif.training_records import Labels
 
 
 @dataclass(frozen=True)

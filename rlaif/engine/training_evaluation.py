@@ -15,7 +15,8 @@ from rlaif.auditing.intervals import Statistic, SumStatistic, estimate, mean_sta
 from rlaif.auditing.reliability import ECE_BINS, equal_mass_bins, probability_statistics
 from rlaif.auditing.results import Figure
 from rlaif.auditing.table import TIE, AuditTable, FloatArray, build_table, verdicts
-from rlaif.records import JudgedComparison, LabeledPair
+from rlaif.records import JudgedComparison
+from rlaif.training_records import LabeledPair
 
 RESAMPLES = 2000
 

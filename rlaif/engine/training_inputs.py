@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,10 +16,13 @@ from rlaif.data.training_rows import TrainingData, load_training_rows
 from rlaif.engine.training_config import ReferenceConfig, RewardModelConfig, TrainConfig
 from rlaif.engine.training_listening import TrainingListener
 from rlaif.engine.training_origin import DataOrigin, origin_of
-from rlaif.errors import ConfigError, InputError
-from rlaif.models.loading import ModelSource, find_model
-from rlaif.records import LabeledPair
+from rlaif.errors import ConfigError, InputError, PromptTooLongError
+from rlaif.models.encoding import ExampleEncoder
+from rlaif.models.loading import ModelSource, find_model, stop_ids
+from rlaif.records import Failure
+from rlaif.train.items import TrainingItem, Truncation, make_items
 from rlaif.train.labels import target_prob
+from rlaif.training_records import LabeledPair, TrainingRow
 
 _DEFAULT_LENGTH = 2048
 """Most tokens of a sequence where a model does not say what it takes."""
@@ -78,6 +81,63 @@ def gather(method: str, config: TrainConfig, listener: TrainingListener) -> Trai
         options = TrainingOptions("sft", ReadOptions(seed=config.seed))
         centered_on = load_training_rows(open_source(config.center_on), options)
     return TrainingInputs(data, origin, source, reference, _max_length(config, source, reference), centered_on)
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """The rows as token ids.
+
+    Attributes:
+        data: The rows that are left.
+        train, held_out: They, in their order.
+        centered_on: Those whose mean reward becomes 0.
+        truncation: What was cut of `train` and `held_out`.
+    """
+
+    data: TrainingData
+    train: list[TrainingItem]
+    held_out: list[TrainingItem]
+    centered_on: list[TrainingItem]
+    truncation: Truncation
+
+
+def encode(config: TrainConfig, inputs: TrainingInputs, listener: TrainingListener) -> EncodedRows:
+    """Encode the rows; under `--skip-bad-rows`, those that do not fit join the failures.
+
+    Raises:
+        PromptTooLongError: Rows do not fit, and are not left out.
+        InputError: None does.
+        ConfigError: The tokenizer has no EOS, or its chat template cannot render a prompt.
+    """
+    data, source = inputs.data, inputs.source
+    encoder = ExampleEncoder(source.tokenizer, stop_ids(source))
+    failures: list[Failure] = []
+
+    def leave_out(row: TrainingRow, error: PromptTooLongError) -> None:
+        failures.append(Failure(row.id, "encode", f"{error.error_name}: {error}", 1))
+
+    def made(rows: Sequence[TrainingRow]) -> tuple[list[TrainingItem], Truncation]:
+        return make_items(
+            rows,
+            encoder,
+            config.labels,
+            max_length=inputs.max_length,
+            cut=config.sequences.truncate,
+            on_too_long=leave_out if config.source.skip_bad_rows else None,
+            on_progress=lambda done, total: listener.on_preparing("encoding rows", done, total),
+        )
+
+    items, truncation = made([*data.train, *data.held_out])
+    if failures:
+        lost = {failure.id for failure in failures}
+        left = [tuple(row for row in rows if row.id not in lost) for rows in (data.train, data.held_out)]
+        listener.on_warning(f"{len(lost):,} rows do not fit the model and are left out; they stand in failures.jsonl")
+        data = replace(data, train=left[0], held_out=left[1], failures=(*data.failures, *failures))
+        if not data.train:
+            raise InputError(f"no row fits {inputs.max_length} tokens, the first: {failures[0].error}", path=data.name)
+    train, held_out = items[: len(data.train)], items[len(data.train) :]
+    centered_on = train if inputs.centered_on is None else made(inputs.centered_on.train)[0]
+    return EncodedRows(data, train, held_out, centered_on, truncation)
 
 
 def options_of(method: str, config: TrainConfig) -> TrainingOptions:

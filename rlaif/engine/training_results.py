@@ -16,9 +16,10 @@ from rlaif.engine.training_session import TrainingRun, TrainingSession, tokens_o
 from rlaif.models.encoding import ExampleEncoder
 from rlaif.models.loading import ModelSource, stop_ids
 from rlaif.randomness import seeded_random
-from rlaif.records import LabeledPair, Turn
+from rlaif.records import Turn
 from rlaif.train.checkpoints import writing
 from rlaif.train.models import save_trained, set_reward_shift
+from rlaif.training_records import LabeledPair
 
 CENTERED_ON = 1000
 """Rows, at most, whose responses a reward model is centered on."""
@@ -59,7 +60,7 @@ def finish(session: TrainingSession, run: TrainingRun) -> dict[str, float]:
 
 def _row_counts(session: TrainingSession, run: TrainingRun) -> dict[str, Any]:
     """How many rows there were, and what became of them."""
-    data = session.inputs.data
+    data = session.rows.data
     return {
         "before": data.filtered.before,
         "dropped": {reason.name.lower(): count for reason, count in data.filtered.dropped.items() if count},
@@ -67,13 +68,13 @@ def _row_counts(session: TrainingSession, run: TrainingRun) -> dict[str, Any]:
         "joined": data.joined,
         "skipped": len(data.failures),
         **as_dict(data.split),
-        "truncated": as_dict(run.truncation),
+        "truncated": as_dict(session.rows.truncation),
     }
 
 
 def _center(session: TrainingSession, run: TrainingRun) -> float:
     """The shift after which the mean reward of reference responses is 0."""
-    items = list(run.centered_on)
+    items = list(session.rows.centered_on)
     drawn = seeded_random(session.config.seed, "", "centering").sample(items, min(len(items), CENTERED_ON))
     rewards = [reward for of_row in run.trainer.rewards_of(drawn) for reward in of_row]
     return math.fsum(rewards) / len(rewards)
@@ -81,10 +82,10 @@ def _center(session: TrainingSession, run: TrainingRun) -> float:
 
 def _evaluation(session: TrainingSession, run: TrainingRun) -> dict[str, dict[str, Any]]:
     """Figures with intervals, where pairs were held out and the method has a reward for each response."""
-    if session.inputs.data.kind is not RowKind.PAIRS or not run.held_out:
+    if session.rows.data.kind is not RowKind.PAIRS or not run.held_out:
         return {}
     found = evaluate_pairs(
-        cast(Sequence[LabeledPair], session.inputs.data.held_out),
+        cast(Sequence[LabeledPair], session.rows.data.held_out),
         [item.scores[0] for item in run.held_out],
         run.trainer.rewards_of(run.held_out),
         is_probability=session.objective.is_logistic,
@@ -108,7 +109,7 @@ def _facts(
     shift: float | None,
     curves: Sequence[str],
 ) -> ModelCardFacts:
-    config, inputs, data = session.config, session.inputs, session.inputs.data
+    config, inputs, data = session.config, session.inputs, session.rows.data
     state = run.trainer.state
     best = state.best_global_step if run.trainer.args.load_best_model_at_end else None
     reference = inputs.reference if isinstance(config, ReferenceConfig) else None
@@ -133,7 +134,7 @@ def _facts(
         skipped=len(data.failures),
         joined=data.joined,
         origin=inputs.origin,
-        truncation=run.truncation,
+        truncation=session.rows.truncation,
         settings={
             name: value
             for name, value in as_dict(config, is_flat=True).items()

@@ -22,18 +22,16 @@ from rlaif.data.training_methods import RowKind
 from rlaif.engine.run_folder import RunFolder, versions
 from rlaif.engine.training_callback import ListeningCallback
 from rlaif.engine.training_config import ReferenceConfig, TrainConfig
-from rlaif.engine.training_inputs import TrainingInputs
+from rlaif.engine.training_inputs import EncodedRows, TrainingInputs
 from rlaif.engine.training_listening import SilentTrainingListener, TrainingListener, TrainingStart
 from rlaif.models.attention import attention_of
-from rlaif.models.encoding import ExampleEncoder
 from rlaif.models.examples import Example
-from rlaif.models.loading import load_model, stop_ids
+from rlaif.models.loading import load_model
 from rlaif.models.logprobs import plan_logprobs
 from rlaif.models.rewards import plan_rewards
-from rlaif.records import TrainingRow
 from rlaif.train.arguments import optimizer_steps, training_arguments
 from rlaif.train.checkpoints import EarlyStopping, has_stopped_early, last_checkpoint, step_of
-from rlaif.train.items import TrainingItem, Truncation, make_items, with_mismatches, with_references
+from rlaif.train.items import TrainingItem, with_mismatches, with_references
 from rlaif.train.logprob_cache import LogprobCache
 from rlaif.train.models import adapter_off, load_policy, load_reward_model_for_training
 from rlaif.train.objectives import make_objective
@@ -49,16 +47,12 @@ class TrainingRun:
     Attributes:
         trainer: With the trained model.
         train, held_out: The rows as token ids.
-        centered_on: Responses whose mean reward becomes 0.
-        truncation: What was cut of them.
         notes: What there is to say of how it was computed.
     """
 
     trainer: PreferenceTrainer
     train: Sequence[TrainingItem]
     held_out: Sequence[TrainingItem]
-    centered_on: Sequence[TrainingItem]
-    truncation: Truncation
     notes: tuple[str, ...]
 
 
@@ -66,7 +60,7 @@ class TrainingSession:
     """Trains, and keeps `run.json` up to date.
 
     Args:
-        method, config, inputs: What is trained, how, and on what.
+        method, config, inputs, rows: What is trained, how, and on what.
         folder: Opened.
         listener: Told how far it is.
         facts: What `run.json` says whatever happens.
@@ -81,19 +75,20 @@ class TrainingSession:
         method: str,
         config: TrainConfig,
         inputs: TrainingInputs,
+        rows: EncodedRows,
         folder: RunFolder,
         listener: TrainingListener,
         facts: Mapping[str, Any],
         earlier: Mapping[str, Any] | None,
     ) -> None:
-        self.method, self.config, self.inputs, self.folder = method, config, inputs, folder
+        self.method, self.config, self.inputs, self.rows, self.folder = method, config, inputs, rows, folder
         loss: Any = config.loss  # type: ignore[attr-defined]  # the class of every method has one
-        self.objective = make_objective(method, loss, is_ranking=inputs.data.kind is RowKind.CANDIDATES)
-        self.steps = optimizer_steps(config.optimization, len(inputs.data.train))
+        self.objective = make_objective(method, loss, is_ranking=rows.data.kind is RowKind.CANDIDATES)
+        self.steps = optimizer_steps(config.optimization, len(rows.train))
         self.args = training_arguments(
             method, config.optimization, config.checkpoints, config.adapter,
             folder=folder.path / "checkpoints", steps=self.steps, device=inputs.source.device, seed=config.seed,
-            is_evaluated=bool(inputs.data.held_out),
+            is_evaluated=bool(rows.held_out),
         )  # fmt: skip
         self.is_main = self.args.process_index == 0
         self.wait_for_all()  # each has opened the folder before one writes into it
@@ -107,7 +102,7 @@ class TrainingSession:
             "resolved": {
                 "learning_rate": self.args.learning_rate,
                 "max_length": inputs.max_length,
-                "eval_every": int(self.args.eval_steps) if inputs.data.held_out else None,
+                "eval_every": int(self.args.eval_steps) if rows.held_out else None,
                 "save_every": int(self.args.save_steps),
             },
         }
@@ -141,8 +136,7 @@ class TrainingSession:
             KeyboardInterrupt: The listener asked to stop; there is a checkpoint.
             PromptTooLongError, NonFiniteLossError, BackendUnusableError: As `rlaif.engine.training.train`.
         """
-        train, held_out, truncation = self._encoded()
-        centered_on = train if self.inputs.centered_on is None else self._made(self.inputs.centered_on.train)[0]
+        train, held_out = self._items()
         model = self._loaded(self.inputs.source.device)
         plan, notes = self._plan(model)
         train, held_out = self._with_references(train, held_out, model, plan)
@@ -174,7 +168,7 @@ class TrainingSession:
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
         if listening.is_stopped:
             raise KeyboardInterrupt
-        return TrainingRun(trainer, train, held_out, centered_on, truncation, notes)
+        return TrainingRun(trainer, train, held_out, notes)
 
     def whole_model(self, trainer: PreferenceTrainer) -> PreTrainedModel | None:
         """What was trained, with all of its weights, in the first process; every process has to ask.
@@ -190,26 +184,14 @@ class TrainingSession:
         model.load_state_dict(weights)
         return model
 
-    def _encoded(self) -> tuple[list[TrainingItem], list[TrainingItem], Truncation]:
-        data = self.inputs.data
-        items, truncation = self._made([*data.train, *data.held_out])
-        count, train = len(data.train), items[: len(data.train)]
-        if self.objective.needs_mismatches:
-            seed, longest = self.config.seed, self.inputs.max_length
-            train = with_mismatches(train, seed, max_length=longest)  # of their own: nothing held out is measured
-            items = with_mismatches(items, seed, max_length=longest)
-        return train, items[count:], truncation
-
-    def _made(self, rows: Sequence[TrainingRow]) -> tuple[list[TrainingItem], Truncation]:
-        source = self.inputs.source
-        return make_items(
-            rows,
-            ExampleEncoder(source.tokenizer, stop_ids(source)),
-            self.config.labels,
-            max_length=self.inputs.max_length,
-            cut=self.config.sequences.truncate,
-            on_progress=lambda done, total: self.listener.on_preparing("encoding rows", done, total),
-        )
+    def _items(self) -> tuple[list[TrainingItem], list[TrainingItem]]:
+        train, held_out = self.rows.train, self.rows.held_out
+        if not self.objective.needs_mismatches:
+            return train, held_out
+        seed, longest = self.config.seed, self.inputs.max_length
+        items = with_mismatches([*train, *held_out], seed, max_length=longest)
+        # Those that are trained on, among themselves: nothing held out is measured.
+        return with_mismatches(train, seed, max_length=longest), items[len(train) :]
 
     def _loaded(self, device: str) -> PreTrainedModel:
         load = load_reward_model_for_training if self.objective.reads == "rewards" else load_policy

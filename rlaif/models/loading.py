@@ -104,11 +104,16 @@ def load_model(source: ModelSource, **options: Any) -> PreTrainedModel:
         options: As for `load_weights`.
 
     Raises:
-        ConfigError: There are no weights for a part of it, as for the output layer of a reward model.
+        ConfigError: It is a reward model, or there are no weights for a part of it.
         BackendUnusableError: They are missing, damaged, not safetensors, or do not fit into memory.
     """
     from transformers import AutoModelForCausalLM
 
+    # Where input and output embeddings are tied, no weight would be missing, and what it writes would be noise.
+    if any(kind.endswith("ForSequenceClassification") for kind in source.config.architectures or ()):
+        raise ConfigError(
+            f"{source.called} is a reward model, expected a language model; hf-reward:PATH judges with it"
+        )
     model, info = load_weights(AutoModelForCausalLM, source, **options)
     refuse_missing(source, info["missing_keys"], "a causal language model with all of its weights")
     return model

@@ -167,6 +167,8 @@ def _check_trackers(names: list[str]) -> None:
 
 
 def _precision(precision: str, device: str) -> str:
+    if precision == "float16" and device == "cpu":  # accelerate would compute in float32 then, and say nothing
+        raise ConfigError("precision: float16 needs a GPU; expected bfloat16 or float32")
     if precision != "auto":
         return precision
     return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"

@@ -14,8 +14,8 @@ from rlaif.errors import ConfigError, PromptTooLongError
 from rlaif.models.encoding import ExampleEncoder
 from rlaif.models.examples import Cut, Example, truncate_example
 from rlaif.randomness import seeded_random
-from rlaif.records import Feedback, LabeledPair, Labels, RatedCandidates, TrainingRow
 from rlaif.train.labels import target_prob
+from rlaif.training_records import Feedback, LabeledPair, Labels, RatedCandidates, TrainingRow
 
 _WAYS = {"prompt": "its start goes", "completion": "their ends go"}
 """What each way of cutting takes."""
@@ -96,6 +96,7 @@ def make_items(
     *,
     max_length: int,
     cut: Cut = "none",
+    on_too_long: Callable[[TrainingRow, PromptTooLongError], None] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[TrainingItem], Truncation]:
     """Encode rows and cut them to length.
@@ -106,13 +107,14 @@ def make_items(
         labels: What pairs are trained towards.
         max_length: Most tokens of a prompt and one response.
         cut: What gives way, as in `truncate_example`.
+        on_too_long: Told of a row that does not fit, though what may be cut is cut: it is left out. None refuses it.
         on_progress: Told of (rows done, all rows).
 
     Returns:
         One item a row, in their order, and what was cut.
 
     Raises:
-        PromptTooLongError: Rows do not fit, and nothing may be cut or nothing would be left; says how many.
+        PromptTooLongError: Rows do not fit, and are not left out; says how many.
         ConfigError: The chat template cannot render a prompt's roles.
     """
     items: list[TrainingItem] = []
@@ -126,7 +128,10 @@ def make_items(
                 example, max_length, cut=cut, bos=encoder.tokenizer.bos_token_id
             )
         except PromptTooLongError as error:
-            too_long.append(error)
+            if on_too_long is None:
+                too_long.append(error)
+            else:
+                on_too_long(row, error)
             continue
         truncation.prompts += prompt_cut > 0
         truncation.prompt_tokens += prompt_cut
@@ -138,8 +143,8 @@ def make_items(
     if too_long:
         ways = [f"--truncate {other} ({what})" for other, what in _WAYS.items() if other != cut]
         raise PromptTooLongError(
-            f"{len(too_long):,} of {len(rows):,} rows are too long, the first: {too_long[0]}; leave such rows out, "
-            f"raise --max-length as far as the model allows, or use {' or '.join(ways)}"
+            f"{len(too_long):,} of {len(rows):,} rows are too long, the first: {too_long[0]}; raise "
+            f"--max-length as far as the model allows, use {' or '.join(ways)}, or leave them out with --skip-bad-rows"
         )
     return items, truncation
 

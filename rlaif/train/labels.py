@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlaif.records import TIE_BAND, Labels, Verdict, verdict_of
+from rlaif.records import TIE_BAND, Verdict, verdict_of
+from rlaif.training_records import Labels
 
 _SHARES = {Verdict.A: 1.0, Verdict.B: 0.0, Verdict.TIE: 0.5}
 

@@ -6,16 +6,8 @@ from hypothesis import strategies as st
 
 from rlaif.data.training_methods import METHODS, MethodNeeds, RowKind
 from rlaif.errors import ConfigError, InputError
-from rlaif.records import (
-    Candidates,
-    Comparison,
-    Demonstration,
-    Feedback,
-    LabeledPair,
-    RatedCandidates,
-    Turn,
-    Verdict,
-)
+from rlaif.records import Candidates, Comparison, Turn, Verdict
+from rlaif.training_records import Demonstration, Feedback, LabeledPair, RatedCandidates
 from tests.data.training_inputs import WRITERS, assistant, fault, pair, read, user, write_jsonl, write_parquet
 
 A, B, TIE = Verdict.A, Verdict.B, Verdict.TIE

@@ -15,7 +15,8 @@ from rlaif.engine.labeling import run_label
 from rlaif.engine.rating import run_rate
 from rlaif.engine.relabeling import calibrate_run
 from rlaif.errors import ConfigError, InputError, RequestRefusedError
-from rlaif.records import LabeledPair, Verdict
+from rlaif.records import Verdict
+from rlaif.training_records import LabeledPair
 from tests.data.training_inputs import WRITERS, assistant, fault, options, pair, read, user, write_jsonl
 
 B = Verdict.B

@@ -16,7 +16,8 @@ from rlaif.data.training_selection import (
     why_dropped,
 )
 from rlaif.errors import ConfigError
-from rlaif.records import Candidates, Comparison, Feedback, LabeledPair, RatedCandidates, Turn, Verdict
+from rlaif.records import Candidates, Comparison, Turn, Verdict
+from rlaif.training_records import Feedback, LabeledPair, RatedCandidates
 
 A, B, TIE = Verdict.A, Verdict.B, Verdict.TIE
 

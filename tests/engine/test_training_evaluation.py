@@ -7,7 +7,8 @@ import math
 import pytest
 
 from rlaif.engine.training_evaluation import evaluate_pairs
-from rlaif.records import Comparison, LabeledPair, Turn, Verdict
+from rlaif.records import Comparison, Turn, Verdict
+from rlaif.training_records import LabeledPair
 
 A, B = Verdict.A, Verdict.B
 

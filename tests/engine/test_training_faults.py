@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import CHAT_TEMPLATE, byte_level_tokenizer, save_model, sentencepiece_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from rlaif.engine import training_session
+from rlaif.engine.config import SourceConfig
+from rlaif.engine.run_folder import RunFolder
 from rlaif.engine.training_config import RowsConfig
 from rlaif.errors import ConfigError, InputError, NonFiniteLossError, PromptTooLongError, RunFolderError
 from rlaif.train.config import AdapterConfig, CheckpointConfig, SequenceConfig
@@ -289,3 +291,50 @@ def test_what_a_reward_model_is_centered_on_is_read_before_a_step(model, pairs, 
     write_rows(center, [{"prompt": "Why?", "response": "why not"}])
     with pytest.raises(RunFolderError, match="center_on"):
         run("rm", model, pairs, out, center_on=str(center))
+
+
+def test_rows_that_do_not_fit_are_left_out_and_named_where_bad_rows_are_skipped(model, tmp_path):
+    rows = pair_rows(12)
+    rows[3]["prompt"] = "far too long " * 40
+    rows[7]["response_a"] = "word " * 200
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    too_long = SequenceConfig(max_length=120)
+    with pytest.raises(PromptTooLongError, match=r"2 of 12 rows are too long.*--skip-bad-rows"):
+        run("dpo", model, data, tmp_path / "refused", sequences=too_long, rows=RowsConfig(held_out=0.0))
+    out = tmp_path / "left-out"
+    outcome = run(
+        "dpo",
+        model,
+        data,
+        out,
+        sequences=too_long,
+        rows=RowsConfig(held_out=0.0),
+        source=SourceConfig(skip_bad_rows=True),
+    )
+    assert (outcome.rows, outcome.skipped) == (10, 2)
+    failures = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
+    assert [(one["id"], one["stage"], one["error"].partition(":")[0]) for one in failures] == [
+        ("r3", "encode", "PromptTooLongError"),
+        ("r7", "encode", "PromptTooLongError"),
+    ]
+
+
+def test_a_folder_in_which_another_process_trains_is_left_to_it(model, pairs, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with RunFolder(out, "train dpo").locked(), pytest.raises(RunFolderError, match="another process is writing"):
+        run("dpo", model, pairs, out)
+    assert not (out / "run.json").exists()
+    run("dpo", model, pairs, out)
+
+
+def test_a_reward_model_is_no_policy(pairs, tmp_path):
+    tokenizer = byte_level_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        tie_word_embeddings=True, num_labels=1, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path / "reward")
+    tokenizer.save_pretrained(tmp_path / "reward")
+    with pytest.raises(ConfigError, match="is a reward model, expected a language model"):
+        run("dpo", tmp_path / "reward", pairs, tmp_path / "out")

@@ -139,6 +139,8 @@ def test_the_precision_is_that_of_the_device(tmp_path):
     args = arguments(tmp_path)
     assert (args.bf16, args.fp16) == (False, False)
     assert arguments(tmp_path, precision="bfloat16").bf16 is True
+    with pytest.raises(ConfigError, match="precision: float16 needs a GPU; expected bfloat16 or float32"):
+        arguments(tmp_path, precision="float16")
 
 
 def test_activations_are_computed_again_where_that_is_asked_for(tmp_path):

@@ -8,7 +8,7 @@ from tiny_models import CHAT_TEMPLATE, byte_level_tokenizer
 from rlaif.errors import ConfigError, PromptTooLongError
 from rlaif.models.encoding import ExampleEncoder
 from rlaif.models.examples import Example
-from rlaif.records import Candidates, Comparison, Demonstration, Feedback, LabeledPair, RatedCandidates, Turn, Verdict
+from rlaif.records import Candidates, Comparison, Turn, Verdict
 from rlaif.train.items import (
     TrainingItem,
     Truncation,
@@ -17,6 +17,7 @@ from rlaif.train.items import (
     with_mismatches,
     with_references,
 )
+from rlaif.training_records import Demonstration, Feedback, LabeledPair, RatedCandidates
 
 PROMPT = (Turn("user", "Name a colour."),)
 A, B, TIE = Verdict.A, Verdict.B, Verdict.TIE
