@@ -16,6 +16,7 @@ from rlaif.train.config import (
     KtoLossConfig,
     OptimizationConfig,
     RewardLossConfig,
+    RobustDpoLossConfig,
     RrhfLossConfig,
     SequenceConfig,
     SftLossConfig,
@@ -130,8 +131,10 @@ class CdpoConfig(ReferenceConfig):
 
 
 @dataclass(frozen=True)
-class RobustDpoConfig(CdpoConfig):
+class RobustDpoConfig(ReferenceConfig):
     """`rlaif train robust-dpo`: DPO whose expectation is not moved by flipped labels."""
+
+    loss: RobustDpoLossConfig = field(default_factory=RobustDpoLossConfig)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from rlaif.config import as_dict
@@ -119,7 +120,7 @@ def _facts(
         method=session.method,
         base_model=session.model_name,
         base_fingerprint=inputs.source.fingerprint,
-        source=data.name,
+        source=Path(data.name).name if Path(data.name).is_absolute() else data.name,
         source_sha256=data.content_sha256,
         kind=data.kind,
         labels=config.labels,

@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from rlaif.data.training_methods import RowKind
 from rlaif.engine.run_folder import RunFolder, versions
 from rlaif.engine.training_callback import ListeningCallback
-from rlaif.engine.training_config import ReferenceConfig, TrainConfig
+from rlaif.engine.training_config import KtoConfig, ReferenceConfig, TrainConfig
 from rlaif.engine.training_inputs import EncodedRows, TrainingInputs
 from rlaif.engine.training_listening import SilentTrainingListener, TrainingListener, TrainingStart
 from rlaif.models.attention import attention_of
@@ -31,13 +31,16 @@ from rlaif.models.logprobs import plan_logprobs
 from rlaif.models.rewards import plan_rewards
 from rlaif.train.arguments import optimizer_steps, training_arguments
 from rlaif.train.checkpoints import EarlyStopping, has_stopped_early, last_checkpoint, step_of
-from rlaif.train.items import TrainingItem, with_mismatches, with_references
+from rlaif.train.items import TrainingItem, kto_balance, with_mismatches, with_references
 from rlaif.train.logprob_cache import LogprobCache
 from rlaif.train.models import adapter_off, load_policy, load_reward_model_for_training
 from rlaif.train.objectives import make_objective
 from rlaif.train.reference import reference_identity, reference_logprobs
 from rlaif.train.sharding import gathered_weights, loading_whole
 from rlaif.train.trainer import ComputePlan, PreferenceTrainer
+
+_BALANCED = 0.05
+"""How far from the best KTO's classes may weigh before it is said."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ class TrainingSession:
             PromptTooLongError, NonFiniteLossError, BackendUnusableError: As `rlaif.engine.training.train`.
         """
         train, held_out = self._items()
+        self._warn_of_imbalance(train)
         model = self._loaded(self.inputs.source.device)
         plan, notes = self._plan(model)
         train, held_out = self._with_references(train, held_out, model, plan)
@@ -192,6 +196,17 @@ class TrainingSession:
         items = with_mismatches([*train, *held_out], seed, max_length=longest)
         # Those that are trained on, among themselves: nothing held out is measured.
         return with_mismatches(train, seed, max_length=longest), items[len(train) :]
+
+    def _warn_of_imbalance(self, train: Sequence[TrainingItem]) -> None:
+        if not isinstance(self.config, KtoConfig):
+            return
+        weights = self.config.loss.desirable_weight, self.config.loss.undesirable_weight
+        balance = kto_balance(train, *weights)
+        if not 1.0 - _BALANCED <= balance <= 4.0 / 3.0 + _BALANCED:
+            self.listener.on_warning(
+                f"desirable responses weigh {balance:.3g} times what undesirable ones do, where 1 to 1.33 is best; set "
+                "--desirable-weight or --undesirable-weight"
+            )
 
     def _loaded(self, device: str) -> PreTrainedModel:
         load = load_reward_model_for_training if self.objective.reads == "rewards" else load_policy

@@ -52,13 +52,22 @@ class IpoLossConfig:
 
 @dataclass(frozen=True)
 class SmoothedDpoLossConfig:
-    """Of cDPO and robust DPO."""
+    """Of cDPO."""
 
     beta: Annotated[float, "above 0"] = 0.1
     """How strongly the policy is held to the reference: rewards are beta times the log-ratio."""
 
     label_smoothing: Annotated[float, "0 to 0.4999"] = 0.1
     """Share of labels that are taken to be flipped."""
+
+
+@dataclass(frozen=True)
+class RobustDpoLossConfig(SmoothedDpoLossConfig):
+    """Of robust DPO."""
+
+    max_margin: Annotated[float, "above 0"] | None = None
+    """Lead of a preferred response, in nats, from which on a label surer than the flips allow pulls no more (default:
+    it always does, as in the paper, and the loss falls without end)."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +206,8 @@ class CheckpointConfig:
     """Checkpoints that are kept; the best one is kept besides."""
 
     eval_every: Annotated[int, "at least 1"] | None = None
-    """Steps between evaluations on the held-out prompts (default: a tenth of the steps, at least 10)."""
+    """Steps between evaluations on the held-out prompts (default: as --save-every, else a tenth of the
+    steps, at least 10)."""
 
     early_stopping: Annotated[int, "at least 1"] | None = None
     """Stop after so many evaluations without a lower loss, and take the best checkpoint; needs --held-out."""

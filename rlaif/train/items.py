@@ -6,6 +6,7 @@ Exchanging A and B exchanges the completions with their numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -183,6 +184,23 @@ def with_mismatches(items: Sequence[TrainingItem], seed: int, *, max_length: int
         fitting = truncate_example(mixed, max_length, cut="completion").example
         paired.append(replace(item, mismatched=TrainingItem(fitting)))
     return paired
+
+
+def kto_balance(items: Sequence[TrainingItem], desirable_weight: float, undesirable_weight: float) -> float:
+    """lambda_d n_d / (lambda_u n_u), which is best from 1 to 4/3; a soft label counts for both sides in part.
+
+    Args:
+        items: Whose scores are P(desirable).
+        desirable_weight, undesirable_weight: The lambdas of `kto_loss`.
+
+    Returns:
+        At least 0; infinite where nothing undesirable weighs anything.
+
+    Source: Ethayarajh et al., arXiv:2402.01306, equation 8.
+    """
+    desirable = desirable_weight * sum(score for item in items for score in item.scores)
+    undesirable = undesirable_weight * sum(1.0 - score for item in items for score in item.scores)
+    return desirable / undesirable if undesirable else math.inf
 
 
 def with_references(

@@ -5,6 +5,7 @@ The formulas are those of `losses` and `ranking_losses`. This is where a method'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -18,6 +19,7 @@ from rlaif.train.config import (
     IpoLossConfig,
     KtoLossConfig,
     RewardLossConfig,
+    RobustDpoLossConfig,
     RrhfLossConfig,
     SimpoLossConfig,
     SmoothedDpoLossConfig,
@@ -197,8 +199,11 @@ def _cdpo(config: SmoothedDpoLossConfig) -> Objective:
     return _of_pairs(cdpo_loss, config.beta, is_logistic=False, label_smoothing=config.label_smoothing)
 
 
-def _robust_dpo(config: SmoothedDpoLossConfig) -> Objective:
-    return _of_pairs(robust_dpo_loss, config.beta, is_logistic=False, label_smoothing=config.label_smoothing)
+def _robust_dpo(config: RobustDpoLossConfig) -> Objective:
+    most = math.inf if config.max_margin is None else config.max_margin
+    return _of_pairs(
+        robust_dpo_loss, config.beta, is_logistic=False, label_smoothing=config.label_smoothing, max_margin=most
+    )
 
 
 def _ipo(config: IpoLossConfig) -> Objective:

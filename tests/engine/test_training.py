@@ -15,6 +15,7 @@ from rlaif.backends.builtin import builtin_folder
 from rlaif.data.training_selection import held_out_draw
 from rlaif.engine import training_results, training_session
 from rlaif.engine.training_config import RowsConfig
+from rlaif.engine.training_listening import SilentTrainingListener
 from rlaif.errors import ConfigError
 from rlaif.models.encoding import ExampleEncoder
 from rlaif.models.loading import find_model, stop_ids
@@ -376,3 +377,20 @@ def test_rows_that_cannot_be_read_are_skipped_where_that_is_asked_for(model, tmp
 def test_early_stopping_without_held_out_rows_is_refused(model, pairs, tmp_path):
     with pytest.raises(ConfigError, match="early_stopping: needs held-out prompts"):
         run("dpo", model, pairs, tmp_path / "out", checkpoints=CheckpointConfig(early_stopping=2))
+
+
+class Hears(SilentTrainingListener):
+    """Remembers what it was warned of."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def on_warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def test_kto_says_when_one_class_outweighs_the_other(model, tmp_path):
+    rows = [{**row, "label": number < 10} for number, row in enumerate(feedback_rows(12))]
+    heard = Hears()
+    run("kto", model, write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "out", listener=heard)
+    assert any(text.startswith("desirable responses weigh 5 times") for text in heard.warnings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from tiny_models import CHAT_TEMPLATE, byte_level_tokenizer
 
@@ -12,6 +14,7 @@ from rlaif.records import Candidates, Comparison, Turn, Verdict
 from rlaif.train.items import (
     TrainingItem,
     Truncation,
+    kto_balance,
     make_items,
     scored_responses,
     with_mismatches,
@@ -165,3 +168,12 @@ def test_what_a_tie_is_was_for_the_filters_to_say():
     assert scored_responses(pair(0.5 + 1e-12), "hard").scores == (1.0, 0.0)
     with pytest.raises(ValueError, match="is a tie, which has no hard label"):
         scored_responses(pair(0.5), "hard")
+
+
+def test_the_balance_of_ktos_classes_counts_soft_labels_on_both_sides() -> None:
+    def scored(*scores):
+        return TrainingItem(Example("r", (1,), ((2,),) * len(scores)), scores)
+
+    assert kto_balance([scored(0.8, 0.2), scored(1.0, 0.0)], 1.0, 1.0) == pytest.approx(1.0)
+    assert kto_balance([scored(1.0), scored(1.0), scored(0.25)], 2.0, 3.0) == pytest.approx(2 * 2.25 / (3 * 0.75))
+    assert kto_balance([scored(1.0)], 1.0, 1.0) == math.inf

@@ -23,7 +23,13 @@ from rlaif.models.logprobs import token_logprobs
 from rlaif.models.rewards import completion_rewards
 from rlaif.records import Message, RewardRequest, Segment, Turn
 from rlaif.tokens import PromptEncoder, flatten
-from rlaif.train.config import AdapterConfig, CheckpointConfig, IpoLossConfig, SmoothedDpoLossConfig
+from rlaif.train.config import (
+    AdapterConfig,
+    CheckpointConfig,
+    IpoLossConfig,
+    RobustDpoLossConfig,
+    SmoothedDpoLossConfig,
+)
 from rlaif.train.items import TrainingItem, with_mismatches
 from rlaif.train.logprob_cache import LogprobCache
 from rlaif.train.models import load_policy
@@ -343,10 +349,10 @@ def test_a_judge_that_cannot_be_parsed_is_an_error_and_no_score() -> None:
 
 def test_label_smoothing_is_not_ignored(tmp_path: Path) -> None:
     """TRL since 0.29: `label_smoothing` of DPO is read and does nothing, so that cDPO is DPO."""
-    for method in ("cdpo", "robust-dpo"):
+    for method, config_class in (("cdpo", SmoothedDpoLossConfig), ("robust-dpo", RobustDpoLossConfig)):
         found = [
             logged(Run(method, tmp_path / f"{method}-{share}", rows_of(method),
-                       config=SmoothedDpoLossConfig(label_smoothing=share), steps=1).train())[0]
+                       config=config_class(label_smoothing=share), steps=1).train())[0]
             for share in (0.0, 0.1, 0.3)
         ]  # fmt: skip
         assert len(set(found)) == 3

@@ -13,6 +13,7 @@ from rlaif.train.config import (
     IpoLossConfig,
     KtoLossConfig,
     RewardLossConfig,
+    RobustDpoLossConfig,
     RrhfLossConfig,
     SimpoLossConfig,
     SmoothedDpoLossConfig,
@@ -40,7 +41,7 @@ def cross_entropy(margin: float, prob: float, lead: float = 0.0) -> float:
         ("dpo", DpoLossConfig(beta=0.5), cross_entropy(1.0, 0.75)),
         ("gdpo", DpoLossConfig(beta=0.5), math.log1p(math.exp(-0.5))),  # 2 p - 1 = 0.5
         ("cdpo", SmoothedDpoLossConfig(beta=0.5, label_smoothing=0.2), cross_entropy(1.0, 0.65)),
-        ("robust-dpo", SmoothedDpoLossConfig(beta=0.5, label_smoothing=0.2), cross_entropy(1.0, 0.55 / 0.6)),
+        ("robust-dpo", RobustDpoLossConfig(beta=0.5, label_smoothing=0.2), cross_entropy(1.0, 0.55 / 0.6)),
         # Means 0.5 and -0.25: h = 0.75; 1 / (2 beta) = 1.
         ("ipo", IpoLossConfig(beta=0.5), 0.75 * 0.25**2 + 0.25 * 1.75**2),
         ("ipo", IpoLossConfig(beta=0.5, ipo_sum=True), 0.75 * 1.0**2 + 0.25 * 3.0**2),
@@ -55,6 +56,14 @@ def test_the_loss_of_a_pair_by_hand(method, config, loss):
     micro = micro_of(PAIR)
     found = make_objective(method, config).losses(Reading(VALUES, micro.batch.tokens), micro, None)
     assert found.tolist() == [pytest.approx(loss, rel=1e-5)]
+
+
+def test_robust_dpo_is_held_constant_beyond_its_largest_margin():
+    certain = TrainingItem(PAIR.example, (1.0, 0.0), reference=PAIR.reference)
+    micro = micro_of(certain)
+    config = RobustDpoLossConfig(beta=0.5, label_smoothing=0.2, max_margin=0.6)
+    found = make_objective("robust-dpo", config).losses(Reading(VALUES, micro.batch.tokens), micro, None)
+    assert found.tolist() == [pytest.approx(cross_entropy(0.6, 0.8 / 0.6), rel=1e-5)]  # and not at the lead of 1
 
 
 def test_the_loss_of_a_reward_model_by_hand():
