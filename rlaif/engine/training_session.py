@@ -29,6 +29,7 @@ from rlaif.models.examples import Example
 from rlaif.models.loading import load_model
 from rlaif.models.logprobs import plan_logprobs
 from rlaif.models.rewards import plan_rewards
+from rlaif.train.allocator import keep_freed_memory
 from rlaif.train.arguments import optimizer_steps, training_arguments
 from rlaif.train.checkpoints import EarlyStopping, has_stopped_early, last_checkpoint, step_of
 from rlaif.train.items import TrainingItem, kto_balance, with_mismatches, with_references
@@ -94,6 +95,8 @@ class TrainingSession:
             is_evaluated=bool(rows.held_out),
         )  # fmt: skip
         self.is_main = self.args.process_index == 0
+        if self.args.device.type == "cpu":
+            keep_freed_memory()
         self.wait_for_all()  # each has opened the folder before one writes into it
         self.listener = listener if self.is_main else SilentTrainingListener()
         self.command = str(facts.get("repeat", ""))
