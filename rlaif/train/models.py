@@ -176,6 +176,8 @@ def save_trained(model: Trained, tokenizer: PreTrainedTokenizerFast, folder: Pat
     if is_reward_model:
         tokenizer = _with_padding(tokenizer, model.config.get_text_config().pad_token_id)
     tokenizer.save_pretrained(staging)
+    for weights in staging.glob("*.safetensors"):  # which safetensors lets nobody but their owner read
+        shutil.copymode(staging / "tokenizer_config.json", weights)
     _move_in(staging, folder)
     return model
 

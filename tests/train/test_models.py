@@ -354,6 +354,12 @@ def test_a_published_generation_config_that_cannot_be_saved_is_mended(tmp_path: 
     assert (saved["temperature"], saved["do_sample"]) == (0.6, True)
 
 
+def test_whoever_may_read_the_tokenizer_may_read_the_weights(folder: Path, tmp_path: Path) -> None:
+    source = source_of(folder)
+    save_trained(load_policy(source, FULL, seed=0), source.tokenizer, tmp_path, merge=False)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "tokenizer_config.json").stat().st_mode
+
+
 def test_a_model_takes_the_place_of_another_and_other_files_stay(folder: Path, tmp_path: Path) -> None:
     source = source_of(folder)
     (tmp_path / "metrics.jsonl").write_text("{}")
