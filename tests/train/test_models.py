@@ -263,6 +263,10 @@ def test_a_classifier_of_two_labels_is_refused(tmp_path: Path) -> None:
 def test_missing_weights_are_not_drawn_at_random(folder: Path, tmp_path: Path) -> None:
     model = load_reward_model_for_training(source_of(folder), FULL, seed=0)
     save_trained(model, source_of(folder).tokenizer, tmp_path, merge=False)
+    with pytest.raises(ConfigError, match="is a reward model, expected a language model"):
+        load_policy(source_of(tmp_path), FULL, seed=0)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForCausalLM"]}))
     with pytest.raises(
         ConfigError, match=r"it has no weights for lm_head.weight; expected a causal language model with"
     ):
