@@ -136,19 +136,8 @@ class BarDisplay(LineDisplay):
         self._task: TaskID | None = None
 
     def on_start(self, rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-        from rich.progress import Progress as Bar
-
         super().on_start(rows_total, judges, replies_in_journal)
-        self._bar = Bar(
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}", markup=False),
-            console=Console(stderr=True),
-            refresh_per_second=5,
-            transient=True,
-        )
+        self._bar = new_bar()
         self._task = self._bar.add_task("", total=rows_total)
         self._bar.start()
 
@@ -162,6 +151,22 @@ class BarDisplay(LineDisplay):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def new_bar() -> Bar:
+    """A bar on stderr with a count and a text, not yet started; it leaves the screen when it stops."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    return Bar(
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False),
+        console=Console(stderr=True),
+        refresh_per_second=5,
+        transient=True,
+    )
 
 
 def started(rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from rlaif.cli.progress import Rate, duration
+from rlaif.cli.progress import Rate, duration, new_bar
 from rlaif.cli.terminal import say
 from rlaif.engine.training_metrics import shown
 
@@ -218,21 +218,10 @@ class TrainingBarDisplay(TrainingLineDisplay):
             self._bar, self._task, self._of = None, None, ""
 
     def _show(self, of: str, done: int, total: int, text: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-        from rich.progress import Progress as Bar
-
         if of != self._of:
             self.close()
             self._of = of
-            self._bar = Bar(
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}", markup=False),
-                console=Console(stderr=True),
-                refresh_per_second=5,
-                transient=True,
-            )
+            self._bar = new_bar()
             self._task = self._bar.add_task("", total=total)
             self._bar.start()
         if self._bar is not None and self._task is not None:

@@ -12,7 +12,7 @@ _ALWAYS_KEPT = (1 << 31) - 1
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory instead of giving it back to the kernel, which clears each page before the next use.
 
-    Five to ten percent of a step on a CPU, where the temporaries of each layer are some MB. Elsewhere nothing happens.
+    It saves system time on a CPU, where the temporaries of each layer are some MB. Elsewhere nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
         return
