@@ -160,6 +160,7 @@ class GenerateRequest:
         max_tokens: Most tokens to generate.
         temperature: 0 is greedy.
         seed: For the sampler; None leaves the draw to the backend. Changes the answer only where temperature > 0.
+        top_p: Sample from the likeliest tokens whose probabilities come to this, in (0, 1]; 1 from all.
         labels: Where a generated token spells one of these, the likeliest alternatives in its place are wanted, if the
             backend has them. Empty: none are.
     """
@@ -168,6 +169,7 @@ class GenerateRequest:
     max_tokens: int
     temperature: float = 0.0
     seed: int | None = None
+    top_p: float = 1.0
     labels: tuple[str, ...] = ()
 
     @property

@@ -18,7 +18,8 @@ from rlaif.visibility import visible
 
 if TYPE_CHECKING:
     from rlaif.engine.estimating import Estimate
-    from rlaif.engine.running import RunKind, RunOutcome
+    from rlaif.engine.running import RunKind
+    from rlaif.engine.streaming import RunOutcome
 
 Outcome = TypeVar("Outcome")
 

@@ -189,7 +189,8 @@ def _canonical(request: Request) -> list[Any]:
         return ["score", messages, request.labels]
     if isinstance(request, RewardRequest):
         return ["reward", messages]
-    return ["generate", messages, request.max_tokens, request.temperature, request.seed, request.labels]
+    nucleus = [request.top_p] if request.top_p != 1.0 else []  # keys from before there was a choice stay as they were
+    return ["generate", messages, request.max_tokens, request.temperature, request.seed, request.labels, *nucleus]
 
 
 def _canonical_message(message: Message) -> list[Any]:

@@ -14,7 +14,8 @@ from rlaif.data.statistics import LabelStatistics
 from rlaif.engine.config import LabelConfig
 from rlaif.engine.listening import Listener
 from rlaif.engine.rows import pairwise_panel
-from rlaif.engine.running import Columns, RunKind, RunOutcome, Table, run
+from rlaif.engine.running import Columns, RunKind, Table, run
+from rlaif.engine.streaming import RunOutcome
 from rlaif.judge.config import Debias
 from rlaif.judge.pairwise import PairwiseJudge
 from rlaif.judge.scoring import combine_orders

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rlaif.engine.asking import CallCounts
-from rlaif.engine.rows import Judging
+from rlaif.engine.asking import Asker, CallCounts
 from rlaif.records import Usage
 
 
@@ -30,7 +29,7 @@ class Progress:
 
 def progress_of(
     counts: CallCounts,
-    judgings: Sequence[Judging],
+    askers: Sequence[Asker],
     prices: tuple[float, float] | None,
     *,
     rows_done: int,
@@ -38,7 +37,7 @@ def progress_of(
     failures: int,
     started: float,
 ) -> Progress:
-    """How far judges are; `started` is what `time.monotonic` said then."""
+    """How far those who are asked are; `started` is what `time.monotonic` said then."""
     return Progress(
         rows_done=rows_done,
         rows_total=rows_total,
@@ -48,7 +47,7 @@ def progress_of(
         retries=counts.retries,
         usage=counts.usage,
         cost=counts.cost(prices),
-        concurrency=sum(judging.asker.limiter.limit for judging in judgings),
+        concurrency=sum(asker.limiter.limit for asker in askers),
         seconds=time.monotonic() - started,
     )
 

@@ -26,8 +26,8 @@ from rlaif.engine.journal import Journal
 from rlaif.engine.judges import askers_for, constitution_of, judges_for, open_backends, template_of
 from rlaif.engine.listening import Listener, Progress, SilentListener, progress_of
 from rlaif.engine.rows import Judge, Judging, pairwise_panel
-from rlaif.engine.run_folder import RunFolder, versions
-from rlaif.engine.running import PROGRESS_SECONDS, without_queries
+from rlaif.engine.run_folder import RunFolder, versions, without_queries
+from rlaif.engine.streaming import PROGRESS_SECONDS
 from rlaif.engine.window import map_in_order
 from rlaif.errors import ConfigError, did_you_mean
 from rlaif.judge.base import Ask, LabelJudge
@@ -201,7 +201,7 @@ class _Run:
     def progress(self) -> Progress:
         return progress_of(
             self.counts,
-            self.judgings,
+            [judging.asker for judging in self.judgings],
             self.config.calls.prices,
             rows_done=len(self.labels) + len(self.failures),
             rows_total=len(self.rows),

@@ -13,7 +13,8 @@ from rlaif.data.statistics import RatingStatistics
 from rlaif.engine.config import RateConfig
 from rlaif.engine.listening import Listener
 from rlaif.engine.rows import rating_panel
-from rlaif.engine.running import Columns, RunKind, RunOutcome, Table, run
+from rlaif.engine.running import Columns, RunKind, Table, run
+from rlaif.engine.streaming import RunOutcome
 from rlaif.judge.rating import RatingJudge
 from rlaif.records import Candidates, Rating
 

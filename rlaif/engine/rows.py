@@ -62,13 +62,30 @@ OutcomeT_co = TypeVar("OutcomeT_co", covariant=True)
 
 
 class RowJudge(Protocol[RowT_contra, OutcomeT_co]):
-    """What judges of comparisons and of responses have in common, in the eyes of the engine."""
+    """What judges of comparisons, judges of responses and policies have in common, in the eyes of the engine."""
+
+    @property
+    def samples(self) -> int:
+        """Times the same is asked; above 1, a call's `sample` is part of its name."""
 
     def plan(self, row: RowT_contra, /) -> Sequence[Any]: ...
 
     def ask(self, row: RowT_contra, call: Any, /) -> Ask: ...
 
     def combine(self, row: RowT_contra, readings: Mapping[Any, Reading], /) -> OutcomeT_co: ...
+
+
+class Member(Protocol):
+    """One of those that a panel asks: what it is asked, a `RowJudge` of the panel's rows, and who answers."""
+
+    @property
+    def judge(self) -> Any: ...
+
+    @property
+    def asker(self) -> Asker: ...
+
+    @property
+    def name(self) -> str: ...
 
 
 Judge = LabelJudge | RewardJudge
@@ -88,10 +105,11 @@ class Judging:
 
 
 class Panel(Generic[RowT, OutcomeT]):
-    """Judges rows, one coroutine each; an error of one row is that row's failure, and no other's.
+    """Judges rows, one coroutine each; an error of one row is that row's failure, and no other's. Policies that answer
+    prompts side by side are a panel, too.
 
     Args:
-        judgings: One or more; each is asked about every row.
+        members: One or more; each is asked about every row.
         combine: The outcome from each judge's (name, outcome), and the names of the judges that failed.
         allows_partial: Judge a row that some of the judges failed on by the others.
         on_missing: Told of each failure that was so passed over.
@@ -102,16 +120,16 @@ class Panel(Generic[RowT, OutcomeT]):
 
     def __init__(
         self,
-        judgings: Sequence[Judging],
+        members: Sequence[Member],
         combine: Callable[[Sequence[tuple[str, OutcomeT]], Sequence[str]], OutcomeT],
         *,
         allows_partial: bool = False,
         on_missing: Callable[[Failure], None] = lambda _: None,
     ) -> None:
-        names = [judging.name for judging in judgings]
+        names = [member.name for member in members]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigError(f"judge: {', '.join(twice)} is named twice; a panel needs judges with different names")
-        self._judgings = judgings
+        self._members = members
         self._combine = combine
         self._allows_partial = allows_partial
         self._on_missing = on_missing
@@ -149,7 +167,7 @@ class Panel(Generic[RowT, OutcomeT]):
         return self._combined(row, *await self._results(row, self._plan(row)))
 
     def _plan(self, row: RowT) -> list[Sequence[Call]]:
-        return [_row_judge(judging).plan(row) for judging in self._judgings]
+        return [_row_judge(member).plan(row) for member in self._members]
 
     async def _results(
         self, row: RowT, plans: Sequence[Sequence[Call]]
@@ -159,7 +177,7 @@ class Panel(Generic[RowT, OutcomeT]):
         Raises:
             RlaifError: One of `STOPPING_ERRORS`.
         """
-        tasks = [self._read(judging, row, call) for judging, plan in zip(self._judgings, plans, strict=True)
+        tasks = [self._read(member, row, call) for member, plan in zip(self._members, plans, strict=True)
                  for call in plan]  # fmt: skip
         results = await asyncio.gather(*tasks, return_exceptions=True)
         if stopping := next((result for result in results if isinstance(result, STOPPING_ERRORS)), None):
@@ -167,12 +185,12 @@ class Panel(Generic[RowT, OutcomeT]):
         outcomes: list[tuple[str, OutcomeT]] = []
         faults: list[tuple[str, RlaifError]] = []
         remaining = iter(results)
-        for judging, plan in zip(self._judgings, plans, strict=True):
+        for member, plan in zip(self._members, plans, strict=True):
             own = {call: next(remaining) for call in plan}
             try:
-                outcomes.append((judging.name, self._outcome_of(judging, row, own)))
+                outcomes.append((member.name, self._outcome_of(member, row, own)))
             except RlaifError as fault:
-                faults.append((judging.name, fault))
+                faults.append((member.name, fault))
         return outcomes, faults
 
     def _combined(
@@ -184,36 +202,40 @@ class Panel(Generic[RowT, OutcomeT]):
             self._on_missing(_failure(row, error))
         return self._combine(outcomes, [name for name, _ in faults])
 
-    def _outcome_of(self, judging: Judging, row: RowT, results: Mapping[Call, Reading | BaseException]) -> OutcomeT:
+    def _outcome_of(self, member: Member, row: RowT, results: Mapping[Call, Reading | BaseException]) -> OutcomeT:
         readings: dict[Call, Reading] = {}
         for call, result in results.items():
             if isinstance(result, BaseException):
                 if isinstance(result, RlaifError):
-                    result.stage = self._stage_of(judging, call)
+                    result.stage = self._stage_of(member, call)
                 raise result
             readings[call] = result
         try:
-            return _row_judge(judging).combine(row, readings)  # type: ignore[no-any-return]
+            return _row_judge(member).combine(row, readings)  # type: ignore[no-any-return]
         except RlaifError as error:
-            error.stage = error.stage or (judging.name if len(self._judgings) > 1 else None)
+            error.stage = error.stage or (member.name if len(self._members) > 1 else None)
             raise
 
-    async def _read(self, judging: Judging, row: RowT, call: Call) -> Reading:
-        stage = self._stage_of(judging, call)
-        conversation = _row_judge(judging).ask(row, call)
+    async def _read(self, member: Member, row: RowT, call: Call) -> Reading:
+        stage = self._stage_of(member, call)
+        conversation = _row_judge(member).ask(row, call)
         request = next(conversation)
         step = 1
         while True:
-            reply = await judging.asker.ask(request, row.id, stage if step == 1 else f"{stage}, step {step}")
             try:
-                request = conversation.send(reply)
+                try:
+                    reply = await member.asker.ask(request, row.id, stage if step == 1 else f"{stage}, step {step}")
+                except RequestRefusedError as refusal:
+                    request = conversation.throw(refusal)  # who can do without the reply says so by catching it
+                else:
+                    request = conversation.send(reply)
             except StopIteration as finished:
                 reading: Reading = finished.value
                 return reading
             step += 1
 
-    def _stage_of(self, judging: Judging, call: Call) -> str:
-        return stage_of(judging.judge, call, judging.name if len(self._judgings) > 1 else None)
+    def _stage_of(self, member: Member, call: Call) -> str:
+        return stage_of(member.judge, call, member.name if len(self._members) > 1 else None)
 
 
 class _Standing:
@@ -268,14 +290,14 @@ def rating_panel(
     return Panel(judgings, combine_rating_panel, allows_partial=allows_partial, on_missing=on_missing)
 
 
-def stage_of(judge: Judge, call: Call, judge_name: str | None) -> str:
+def stage_of(judge: RowJudge[Any, Any], call: Call, judge_name: str | None) -> str:
     """Where in a row's judging a call stands, such as "ab" or "openai:gpt-4.1-mini: ba, concise, sample 2"."""
-    parts = [*call.words, *([f"sample {call.sample + 1}"] if judge.config.samples > 1 else [])]
+    parts = [*call.words, *([f"sample {call.sample + 1}"] if judge.samples > 1 else [])]
     return (f"{judge_name}: " if judge_name else "") + ", ".join(parts)
 
 
-def _row_judge(judging: Judging) -> RowJudge[Any, Any]:
-    return cast("RowJudge[Any, Any]", judging.judge)
+def _row_judge(member: Member) -> RowJudge[Any, Any]:
+    return cast("RowJudge[Any, Any]", member.judge)
 
 
 def _failure(row: Row, error: RlaifError) -> Failure:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -159,6 +160,15 @@ def run_fingerprint(known: Mapping[str, Any]) -> str:
     counts = known["counts"]
     content = {"decisive": known["decisive"], "rows": counts["rows"], "failures": counts["failures"]}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def without_queries(text: str) -> str:
+    """A text whose web addresses end before their "?": some servers take their key there.
+
+    >>> without_queries("rlaif label x --base-url 'http://host/v1?api-key=secret' -o y")
+    "rlaif label x --base-url 'http://host/v1' -o y"
+    """
+    return re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
 
 
 def _shown(value: Any) -> str:

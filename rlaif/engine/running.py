@@ -5,30 +5,25 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from rlaif.backends.base import Backend
 from rlaif.backends.registry import is_demonstration
 from rlaif.data.card import CardFacts, render_card
 from rlaif.data.files import RowSource, open_source
-from rlaif.data.shards import RowWriter
 from rlaif.data.sources import InputSummary, ReadOptions
-from rlaif.engine.asking import CallCounts
 from rlaif.engine.calibrating import calibration_facts, calibration_of, doubts
 from rlaif.engine.config import RunConfig
 from rlaif.engine.journal import Journal
 from rlaif.engine.judges import JudgeClass, askers_for, constitution_of, judges_for, open_backends, template_of
-from rlaif.engine.listening import Listener, Progress, SilentListener, progress_of
+from rlaif.engine.listening import Listener, SilentListener
 from rlaif.engine.rows import Judge, Judging, OutcomeT, Panel, RowT
-from rlaif.engine.run_folder import RunFolder, versions
-from rlaif.engine.window import map_in_order
+from rlaif.engine.run_folder import RunFolder, versions, without_queries
+from rlaif.engine.streaming import RunOutcome, Session, StatisticsT, stream_rows
 from rlaif.judge.base import LabelJudge
 from rlaif.judge.config import PANEL_SETTINGS, Debias, JudgeConfig
 from rlaif.judge.constitutions import Constitution
@@ -36,21 +31,6 @@ from rlaif.records import Failure
 
 if TYPE_CHECKING:
     from rlaif.calibration import Calibration
-
-PROGRESS_SECONDS = 0.1
-ROWS_AHEAD = 4096
-"""Rows that may be finished and wait for an earlier one; bounds memory when one call hangs."""
-
-StatisticsT = TypeVar("StatisticsT", bound="Statistics[Any]")
-OutcomeT_contra = TypeVar("OutcomeT_contra", contravariant=True)
-
-
-class Statistics(Protocol[OutcomeT_contra]):
-    """Counts over the outcomes of a run."""
-
-    def add(self, outcome: OutcomeT_contra, /) -> None: ...
-
-    def as_json(self) -> dict[str, Any]: ...
 
 
 class Columns(NamedTuple):
@@ -102,17 +82,6 @@ class RunKind(Generic[RowT, OutcomeT, StatisticsT]):
     calibrate: Callable[[RowT, OutcomeT, Calibration, Debias], OutcomeT] | None = None
 
 
-@dataclass(frozen=True)
-class RunOutcome(Generic[StatisticsT]):
-    """What a finished run did. `failures` counts rows without a label; they stand in `failures.jsonl`."""
-
-    folder: Path
-    rows: int
-    failures: int
-    progress: Progress
-    statistics: StatisticsT
-
-
 @dataclass
 class _Run(Generic[RowT, OutcomeT, StatisticsT]):
     """The state of one session of one run."""
@@ -122,33 +91,10 @@ class _Run(Generic[RowT, OutcomeT, StatisticsT]):
     source: RowSource
     summary: InputSummary
     judgings: tuple[Judging, ...]
-    folder: RunFolder
-    listener: Listener
-    command: str
-    counts: CallCounts
+    session: Session
     decisive: dict[str, Any]
-    earlier: dict[str, Any] | None
     calibration: Calibration | None
     statistics: StatisticsT
-    failures: list[Failure] = field(default_factory=list)
-    rows: int = 0
-    started: float = field(default_factory=time.monotonic)
-    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-
-    @property
-    def rows_total(self) -> int:
-        return min(self.summary.rows, self.config.limit or self.summary.rows) + len(self.summary.failures)
-
-    def progress(self) -> Progress:
-        return progress_of(
-            self.counts,
-            self.judgings,
-            self.config.calls.prices,
-            rows_done=self.rows + len(self.failures),
-            rows_total=self.rows_total,
-            failures=len(self.failures),
-            started=self.started,
-        )
 
 
 async def run(
@@ -191,65 +137,45 @@ async def run(
         earlier = folder.open(decisive)
         with closing(Journal(folder.journal)) as journal:
             counts, askers = askers_for(config, opened, journal)
-            judgings = tuple(Judging(judge, asker) for judge, asker in zip(judges, askers, strict=True))
-            state = _Run(
-                kind, config, source, summary, judgings, folder, listener, command, counts, decisive, earlier,
-                calibration, kind.statistics(),
+            judgings = tuple(map(Judging, judges, askers))
+            total = rows_total(summary, config.limit)
+            session = Session(
+                folder, journal, listener, askers, counts, config.calls.prices, total, command, earlier,
+                failures=list(summary.failures),
             )  # fmt: skip
-            listener.on_start(state.rows_total, tuple(judging.name for judging in judgings), journal.replies_at_start)
-            return await _judge_rows(state, journal)
+            state = _Run(kind, config, source, summary, judgings, session, decisive, calibration, kind.statistics())
+            listener.on_start(total, session.names, journal.replies_at_start)
+            return await _judge_rows(state)
     finally:
         if backends is None:
             for backend in opened:
                 await backend.aclose()
 
 
-async def _judge_rows(run: _Run[RowT, OutcomeT, StatisticsT], journal: Journal) -> RunOutcome[StatisticsT]:
+async def _judge_rows(run: _Run[RowT, OutcomeT, StatisticsT]) -> RunOutcome[StatisticsT]:
     """Every row through the panel, in a sliding window; rows are written in order as they come."""
-    panel = run.kind.panel(run.judgings, journal.put_failure)
-    run.failures.extend(run.summary.failures)
-    _write_run_json(run, "running")
-    next_report = 0.0
-
-    async def work(row: RowT) -> tuple[RowT, OutcomeT | Failure]:
-        return row, _calibrated(run, row, await panel.attempt(row))
-
-    example: dict[str, Any] | None = None
+    session = run.session
+    panel = run.kind.panel(run.judgings, session.journal.put_failure)
     table = run.kind.table(run.summary, _columns(run))
-    with RowWriter(run.folder.path, table.schema) as writer:
 
-        def emit(judged: tuple[RowT, OutcomeT | Failure]) -> None:
-            nonlocal next_report, example
-            row, outcome = judged
-            if isinstance(outcome, Failure):
-                run.failures.append(outcome)
-                journal.put_failure(outcome)
-            else:
-                run.rows += 1
-                run.statistics.add(outcome)
-                written = table.to_row(row, outcome)
-                writer.write(written)
-                example = example or written
-            now = time.monotonic()
-            if now >= next_report:
-                next_report = now + PROGRESS_SECONDS
-                run.listener.on_progress(run.progress())
+    async def attempt(row: RowT) -> OutcomeT | Failure:
+        return _calibrated(run, row, await panel.attempt(row))
 
-        width = sum(judging.asker.limiter.limit for judging in run.judgings)
-        rows = rows_of(run.kind, run.config, run.source, run.summary)
-        try:
-            await map_in_order(rows, work, emit, width=width, ahead=width + ROWS_AHEAD)
-        except BaseException:
-            run.listener.on_progress(run.progress())
-            _write_run_json(run, "interrupted")
-            run.folder.write_failures(run.failures)
-            raise
-    run.folder.write_failures(run.failures)
-    run.folder.write_card(render_card(_card_facts(run, example)))
+    def to_row(row: RowT, outcome: OutcomeT) -> dict[str, Any]:
+        run.statistics.add(outcome)
+        return table.to_row(row, outcome)
+
+    example = await stream_rows(
+        session,
+        rows_of(run.kind, run.config, run.source, run.summary),
+        attempt,
+        to_row,
+        table.schema,
+        lambda status: _write_run_json(run, status),
+    )
+    session.folder.write_card(render_card(_card_facts(run, example)))
     _write_run_json(run, "finished")
-    progress = run.progress()
-    run.listener.on_progress(progress)
-    return RunOutcome(run.folder.path, run.rows, len(run.failures), progress, run.statistics)
+    return session.outcome(run.statistics)
 
 
 def _calibrated(run: _Run[RowT, OutcomeT, Any], row: RowT, outcome: OutcomeT | Failure) -> OutcomeT | Failure:
@@ -261,6 +187,11 @@ def _calibrated(run: _Run[RowT, OutcomeT, Any], row: RowT, outcome: OutcomeT | F
 def read_options(config: RunConfig) -> ReadOptions:
     """How a config wants its input read."""
     return ReadOptions(config.source.columns, config.seed, config.source.skip_bad_rows)
+
+
+def rows_total(summary: InputSummary, limit: int | None) -> int:
+    """Rows of a run, those that cannot be read among them."""
+    return min(summary.rows, limit or summary.rows) + len(summary.failures)
 
 
 def rows_of(
@@ -313,8 +244,8 @@ def _columns(run: _Run[Any, Any, Any]) -> Columns:
 
 
 def _write_run_json(run: _Run[Any, Any, Any], status: str) -> None:
-    progress = run.progress()
-    run.folder.write(
+    session = run.session
+    session.folder.write(
         {
             "command": run.kind.command,
             "status": status,
@@ -332,18 +263,11 @@ def _write_run_json(run: _Run[Any, Any, Any], status: str) -> None:
             ],
             "counts": {
                 "input": run.summary.rows + len(run.summary.failures),
-                "rows": run.rows,
-                "failures": len(run.failures),
+                "rows": session.rows,
+                "failures": len(session.failures),
                 **run.statistics.as_json(),
             },
-            "calls": {"asked": progress.calls, "replayed": progress.replayed, "retries": progress.retries},
-            "tokens": progress.usage._asdict(),
-            "cost_usd": progress.cost,
-            "seconds": round(progress.seconds, 3),
-            "seconds_total": round(_earlier_seconds(run) + progress.seconds, 3),
-            "started_at": run.started_at,
-            "repeat": without_queries(run.command),
-            "versions": versions(),
+            **session.facts(),
             **({"calibration": calibration_facts(run.calibration)} if run.calibration else {}),
         }
     )
@@ -353,9 +277,10 @@ def _card_facts(run: _Run[Any, Any, Any], row: Mapping[str, Any] | None) -> Card
     judges = [judging.judge for judging in run.judgings]
     constitution = next((judge.constitution for judge in judges if isinstance(judge, LabelJudge)), None)
     template = template_of(judges)
-    progress = run.progress()
+    session = run.session
+    progress = session.progress()
     return CardFacts(
-        title=run.folder.path.resolve().name,
+        title=session.folder.path.resolve().name,
         judges=tuple(judging.name for judging in run.judgings),
         is_demonstration=any(is_demonstration(judging.name) for judging in run.judgings),
         task=run.config.judging.task,
@@ -370,13 +295,13 @@ def _card_facts(run: _Run[Any, Any, Any], row: Mapping[str, Any] | None) -> Card
         principle_choice=run.config.judging.principles,
         source=run.summary.source,
         source_sha256=run.summary.content_sha256,
-        failed=len(run.failures),
+        failed=len(session.failures),
         statistics=run.statistics,
         prompt_tokens=progress.usage.prompt_tokens,
         completion_tokens=progress.usage.completion_tokens,
         cost_usd=progress.cost,
-        seconds=_earlier_seconds(run) + progress.seconds,
-        command=without_queries(run.command),
+        seconds=session.seconds_total,
+        command=without_queries(session.command),
         version=versions()["rlaif"],
         example=row,
         columns=tuple(row) if row else (),
@@ -395,20 +320,7 @@ def shown_settings(kind: RunKind[Any, Any, Any], config: RunConfig, *, asks_word
     return {**{name: value for name, value in settings.items() if name not in elsewhere}, "seed": config.seed}
 
 
-def _earlier_seconds(run: _Run[Any, Any, Any]) -> float:
-    return float(run.earlier.get("seconds_total", 0.0)) if run.earlier else 0.0
-
-
 def _public_config(config: RunConfig) -> dict[str, Any]:
     public = dataclasses.asdict(config)
     public["backend"]["base_url"] = [without_queries(url) for url in config.backend.base_url]
     return public
-
-
-def without_queries(text: str) -> str:
-    """A text whose web addresses end before their "?": some servers take their key there.
-
-    >>> without_queries("rlaif label x --base-url 'http://host/v1?api-key=secret' -o y")
-    "rlaif label x --base-url 'http://host/v1' -o y"
-    """
-    return re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)

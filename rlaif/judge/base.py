@@ -115,6 +115,11 @@ class LabelJudge(ABC):
         return choose_principles(self.constitution, self.config.principles, seed=self.seed, row_id=row_id)
 
     @property
+    def samples(self) -> int:
+        """Samples a label."""
+        return self.config.samples
+
+    @property
     def template_fingerprint(self) -> str | None:
         """SHA-256 of what it is asked with."""
         return self.template.fingerprint
@@ -199,7 +204,7 @@ class LabelJudge(ABC):
     ) -> GenerateRequest:
         seed = draw() if temperature > 0 else None
         labels = self.labels if self.verdict_in_reply and self.config.scoring == "logprobs" else ()
-        return GenerateRequest(messages, max_tokens, temperature, seed, labels)
+        return GenerateRequest(messages, max_tokens, temperature, seed, labels=labels)
 
     def _read(self, reply: Reply, rationale: str | None = None) -> Reading:
         assert isinstance(reply, CandidateLogprobs)

@@ -46,6 +46,9 @@ class RewardJudge:
 
     has_several_principles = False
 
+    samples = 1
+    """Its answer is always the same."""
+
     def __init__(self, config: JudgeConfig) -> None:
         self.config = config
 
