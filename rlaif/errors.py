@@ -7,6 +7,7 @@
     ├── ConstitutionError (ValueError)          a constitution cannot be found or read; points to the entry
     ├── CalibrationError (ValueError)           the labels at hand support no calibration: too few, of one kind, ...
     ├── RunFolderError                          the output folder is another run's, is in use, or cannot be written
+    ├── HubError                                the Hugging Face hub did not take an upload; what was written stays
     ├── BudgetExceededError                     --max-cost is spent; the run stops cleanly and can be resumed
     ├── NonFiniteLossError                      training: the loss or its gradient is NaN or infinite; it stops there
     ├── DeviceMemoryError (MemoryError)         training: a micro-batch does not fit; names what makes it smaller
@@ -21,6 +22,7 @@
     │       ├── ServerFaultError                5xx, connection reset
     │       ├── BackendTimeoutError (TimeoutError)
     │       └── MalformedReplyError (ValueError)     a truncated or unparsable body
+    ├── NoResponseError (ValueError)            of a prompt's responses none can be used: the row fails
     └── JudgmentError (ValueError)              the judge answered, and the answer is no verdict: the row fails
         ├── LabelsUnseenError                   no answer token among the returned log-probabilities
         ├── LowLabelMassError                   the answer tokens hold too little of the probability
@@ -88,6 +90,10 @@ class CalibrationError(RlaifError, ValueError):
 
 class RunFolderError(RlaifError):
     """The output folder belongs to another run, is in use by another process, or cannot be written."""
+
+
+class HubError(RlaifError):
+    """The Hugging Face hub did not take an upload; what was written on this machine stays."""
 
 
 class BudgetExceededError(RlaifError):
@@ -159,6 +165,10 @@ class BackendTimeoutError(TransientBackendError, TimeoutError):
 
 class MalformedReplyError(TransientBackendError, ValueError):
     """The body was cut short or cannot be parsed."""
+
+
+class NoResponseError(RlaifError, ValueError):
+    """A policy answered a prompt, and none of its responses can be used."""
 
 
 class JudgmentError(RlaifError, ValueError):

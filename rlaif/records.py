@@ -2,7 +2,7 @@
 
 A comparison walks: Comparison -> (rendered) ScoreRequest -> CandidateLogprobs -> Judgment -> row of the dataset; a
 response to be rated: Candidates -> ScoreRequest -> CandidateLogprobs -> Rating -> row. Of a reward model,
-RewardRequest -> Reward stand in the middle.
+RewardRequest -> Reward stand in the middle. A prompt to be answered: Prompt -> GenerateRequest -> Generation -> Sample.
 """
 
 from __future__ import annotations
@@ -111,6 +111,25 @@ class Candidates:
     prompt: tuple[Turn, ...]
     responses: tuple[str, ...]
     is_single: bool = True
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    is_conversational: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A conversation that policies are to answer.
+
+    Attributes:
+        id: Unique in its input.
+        prompt: The conversation so far, its last turn the user's; a plain string prompt is one user turn.
+        response: An answer that the input brings, where one is to be revised; None where there is none.
+        extra: The input's other columns, kept through to the output.
+        is_conversational: Whether the input gave the prompt as a message list.
+    """
+
+    id: str
+    prompt: tuple[Turn, ...]
+    response: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     is_conversational: bool = False
 
@@ -262,6 +281,63 @@ class Generation:
     usage: Usage = NO_USAGE
 
 
+CUT_OFF = "length"
+"""The `finish_reason` of text that ends where `max_tokens` did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A policy's response to a prompt.
+
+    Attributes:
+        policy: `BACKEND:MODEL`.
+        text: The response; empty where the provider refused to answer.
+        finish_reason: As of a `Generation`; "refused" where the provider refused to answer.
+        seed: The sampler's; None for a greedy one.
+        refusal: The provider's words, where it refused.
+    """
+
+    policy: str
+    text: str
+    finish_reason: str
+    seed: int | None = None
+    refusal: str | None = None
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the text ends where `max_tokens` did."""
+        return self.finish_reason == CUT_OFF
+
+
+class DropReason(StrEnum):
+    """Why a response is left out of a prompt's candidates."""
+
+    REFUSED = "refused"
+    EMPTY = "empty"
+    CUT_OFF = "cut off"
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near-duplicate"
+
+
+class DroppedSample(NamedTuple):
+    """A response that is left out of a prompt's candidates, and why.
+
+    `detail` says more in words: of what it is a duplicate, or how the provider refused; "" where there is no more.
+    """
+
+    sample: Sample
+    reason: DropReason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledResponses:
+    """What policies made of one prompt: the responses that are kept, at least one, and those that are not."""
+
+    kept: tuple[Sample, ...]
+    dropped: tuple[DroppedSample, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Reward:
     """What a reward model scored a response.
@@ -301,7 +377,8 @@ class Judgment:
     """What the judge made of one comparison.
 
     Attributes:
-        label: After orders, samples, principles and judges are averaged; calibrated, where a calibration is given.
+        label: After orders, samples, principles and judges are averaged; calibrated, where a calibration is given, and
+            then clamped, where a range is given.
         label_mass_ab, label_mass_ba: Share of the next-token probability on the two labels, mean over the calls of that
             order; None where no log-probability was read.
         is_bounded: Whether a label's mass was bounded rather than seen in any call.
@@ -311,7 +388,7 @@ class Judgment:
         missing_judges: Judges of the panel that failed, under `--allow-partial-panel`.
         unreadable_samples: Samples that state no verdict, under `--scoring sample`.
         calls: Judge calls behind the label; 0 for identical responses.
-        raw_label: What `label` was before it was calibrated; None where it was not.
+        raw_label: What `label` was before it was calibrated or clamped; None where it was neither.
     """
 
     label: SoftLabel
@@ -330,7 +407,7 @@ class Judgment:
 
     @property
     def own_label(self) -> SoftLabel:
-        """The judge's own label, never calibrated."""
+        """The judge's own label, neither calibrated nor clamped."""
         return self.label if self.raw_label is None else self.raw_label
 
     @property

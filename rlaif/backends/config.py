@@ -1,4 +1,4 @@
-"""Which judge is asked, and how it is reached."""
+"""Which models are asked, and how they are reached."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from typing import Annotated, Literal
 
 
 @dataclass(frozen=True)
-class BackendConfig:
-    """Where the judge runs.
+class ModelConfig:
+    """Where models run.
 
-    Only the judge itself, `endpoint`, `dtype`, `truncate` and some of `vllm_arg` can change an answer.
+    Only `endpoint`, `dtype`, `truncate` and some of `vllm_arg` can change an answer.
     """
-
-    judge: tuple[str, ...] = ("builtin:tiny",)
-    """Judge to ask, BACKEND:MODEL (openai:NAME, vllm:PATH_OR_NAME, hf:PATH_OR_NAME, hf-reward:PATH for a reward
-    model, builtin:tiny); given more than once, a panel."""
 
     base_url: tuple[str, ...] = ()
     """Address of an OpenAI-compatible server, up to and with /v1; given more than once, replicas of one model."""
@@ -41,6 +37,20 @@ class BackendConfig:
     truncate: bool = False
     """Cut a prompt that does not fit the context in the middle of its longest text (for hf-reward, at the
     start), instead of failing the row."""
+
+
+@dataclass(frozen=True)
+class _Judges:
+    """Declared apart, so that it stands before the options of `ModelConfig`."""
+
+    judge: tuple[str, ...] = ("builtin:tiny",)
+    """Judge to ask, BACKEND:MODEL (openai:NAME, vllm:PATH_OR_NAME, hf:PATH_OR_NAME, hf-reward:PATH for a reward
+    model, builtin:tiny); given more than once, a panel."""
+
+
+@dataclass(frozen=True)
+class BackendConfig(ModelConfig, _Judges):
+    """The judge, and where it runs."""
 
     def __post_init__(self) -> None:
         if not self.judge:

@@ -6,27 +6,30 @@ Others register theirs under the entry point group "rlaif.backends": a callable 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 
 from rlaif.backends.base import Backend
-from rlaif.backends.config import BackendConfig
+from rlaif.backends.config import ModelConfig
 from rlaif.errors import ConfigError, did_you_mean
 
 DEMONSTRATION_WARNING = (
     "builtin:tiny is a demonstration judge: it shows how the pipeline works, and is not meant to label anyone's data"
 )
+POLICY_DEMONSTRATION_WARNING = (
+    "builtin:tiny-policy is a demonstration policy: it knows a made-up world only, and shows how the pipeline works"
+)
 
-BackendFactory = Callable[[str, BackendConfig], Backend]
+BackendFactory = Callable[[str, ModelConfig], Backend]
 
 
-def _openai(model: str, config: BackendConfig) -> Backend:
+def _openai(model: str, config: ModelConfig) -> Backend:
     from rlaif.backends.openai_api import OpenAIBackend
 
     return OpenAIBackend(model, base_urls=config.base_url, endpoint=config.endpoint, timeout=config.timeout)
 
 
-def _hf(model: str, config: BackendConfig) -> Backend:
+def _hf(model: str, config: ModelConfig) -> Backend:
     from rlaif.backends.hf import HfBackend
 
     return HfBackend(
@@ -38,7 +41,7 @@ def _hf(model: str, config: BackendConfig) -> Backend:
     )
 
 
-def _hf_reward(model: str, config: BackendConfig) -> Backend:
+def _hf_reward(model: str, config: ModelConfig) -> Backend:
     from rlaif.backends.hf_reward import HfRewardBackend
 
     return HfRewardBackend(
@@ -50,19 +53,19 @@ def _hf_reward(model: str, config: BackendConfig) -> Backend:
     )
 
 
-def _vllm(model: str, config: BackendConfig) -> Backend:
+def _vllm(model: str, config: ModelConfig) -> Backend:
     from rlaif.backends.vllm import VllmBackend
 
     return VllmBackend(model, dtype=config.dtype, truncate=config.truncate, engine_args=config.vllm_arg)
 
 
-def _builtin(model: str, config: BackendConfig) -> Backend:
+def _builtin(model: str, config: ModelConfig) -> Backend:
     from rlaif.backends.builtin import BuiltinBackend
 
     return BuiltinBackend(model, max_batch_tokens=config.batch_tokens, truncate=config.truncate)
 
 
-def _fake(model: str, config: BackendConfig) -> Backend:
+def _fake(model: str, config: ModelConfig) -> Backend:
     from rlaif.backends.fake import FakeBackend
 
     return FakeBackend.named(model)
@@ -78,8 +81,8 @@ _OWN: dict[str, BackendFactory] = {
 }
 
 
-def open_backend(spec: str, config: BackendConfig) -> Backend:
-    """The backend that BACKEND:MODEL names.
+def open_backend(spec: str, config: ModelConfig, *, word: str = "judge") -> Backend:
+    """The backend that BACKEND:MODEL names; `word` is what messages call it.
 
     Raises:
         ConfigError: There is no such backend, or the model's name is missing.
@@ -89,13 +92,15 @@ def open_backend(spec: str, config: BackendConfig) -> Backend:
     others = {entry.name: entry for entry in entry_points(group="rlaif.backends")} if kind not in _OWN else {}
     known = sorted({*_OWN, *others})
     if not colon or not model:
-        raise ConfigError(f"judge {spec!r}: expected BACKEND:MODEL with BACKEND one of {', '.join(known)}")
+        raise ConfigError(f"{word} {spec!r}: expected BACKEND:MODEL with BACKEND one of {', '.join(known)}")
     if kind in _OWN:
         return _OWN[kind](model, config)
     if kind in others:
         factory: BackendFactory = others[kind].load()
         return factory(model, config)
-    raise ConfigError(f"judge {spec!r}: unknown backend {kind!r}{did_you_mean(kind, known)}; known: {', '.join(known)}")
+    raise ConfigError(
+        f"{word} {spec!r}: unknown backend {kind!r}{did_you_mean(kind, known)}; known: {', '.join(known)}"
+    )
 
 
 def is_reward_model(spec: str) -> bool:
@@ -103,6 +108,14 @@ def is_reward_model(spec: str) -> bool:
     return spec.startswith("hf-reward:")
 
 
+def demonstration_warnings(specs: Iterable[str]) -> list[str]:
+    """What is to be said of judges and policies, by their names, that are there to show the pipeline; each once."""
+    named = {spec for spec in specs if is_demonstration(spec)}
+    is_policy = {spec == "builtin:tiny-policy" for spec in named}
+    texts = {False: DEMONSTRATION_WARNING, True: POLICY_DEMONSTRATION_WARNING}
+    return [texts[each] for each in sorted(is_policy)]
+
+
 def is_demonstration(spec: str) -> bool:
-    """Whether a judge, by its name, is there to show the pipeline and not to label anyone's data."""
+    """Whether a judge or policy, by its name, is there to show the pipeline and not to make anyone's data."""
     return spec.startswith("builtin:")

@@ -37,7 +37,14 @@ COMMANDS = {
     "calibrate": Command(
         "calibrate RUN -o DIR", "calibrated labels from a finished run, without a call", "rlaif.cli.calibrate"
     ),
+    "reweight": Command(
+        "reweight RUN -o DIR", "labels by other weights of the principles, without a call", "rlaif.cli.reweight"
+    ),
     "rate": Command("rate INPUT -o DIR", "ratings from 1 to 10 for single responses", "rlaif.cli.rate"),
+    "generate": Command("generate INPUT -o DIR", "responses to prompts, and comparisons of them", "rlaif.cli.generate"),
+    "export": Command(
+        "export DIR --format F -o FILE", "rows for other trainers: TRL, OpenRLHF, axolotl, ...", "rlaif.cli.export"
+    ),
     "audit": Command("audit INPUT -o DIR", "how far the labels agree with people, and why not", "rlaif.cli.audit"),
     "probe": Command("probe --judge J", "a judge's biases, and the attacks it falls for", "rlaif.cli.probe"),
     "train": Command("train METHOD -o DIR", "a reward model or a policy, from soft labels", "rlaif.cli.train"),

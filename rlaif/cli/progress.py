@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from rlaif.backends.registry import DEMONSTRATION_WARNING, is_demonstration
+from rlaif.backends.registry import demonstration_warnings
 from rlaif.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ class RunDisplay(Protocol):
         """Leave the screen in order; safe to call twice."""
 
 
-def display_for(*, is_quiet: bool) -> RunDisplay:
-    """The display that suits this process."""
+def display_for(*, is_quiet: bool, doing: str = "judging") -> RunDisplay:
+    """The display that suits this process; `doing` is what is done to rows."""
     if is_quiet:
         return QuietDisplay()
-    return BarDisplay() if sys.stderr.isatty() else LineDisplay()
+    return BarDisplay(doing) if sys.stderr.isatty() else LineDisplay(doing)
 
 
 class Rate:
@@ -76,8 +76,8 @@ class QuietDisplay:
         self.latest: Progress | None = None
 
     def on_start(self, rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -> None:
-        if any(is_demonstration(judge) for judge in judges):
-            say(DEMONSTRATION_WARNING)
+        for warning in demonstration_warnings(judges):
+            say(warning)
 
     def on_progress(self, progress: Progress) -> None:
         self.latest = progress
@@ -95,16 +95,17 @@ class QuietDisplay:
 class LineDisplay(QuietDisplay):
     """Plain lines, for logs and pipes."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: str = "judging") -> None:
         super().__init__()
+        self._doing = doing
         self._calls = Rate(CALL_WINDOW_SECONDS)
         self._rows = Rate(ROW_WINDOW_SECONDS)
         self._next_line = 0.0
 
     def on_start(self, rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -> None:
-        self.on_message(started(rows_total, judges, replies_in_journal))
-        if any(is_demonstration(judge) for judge in judges):
-            self.on_message(DEMONSTRATION_WARNING)
+        self.on_message(started(rows_total, judges, replies_in_journal, self._doing))
+        for warning in demonstration_warnings(judges):
+            self.on_message(warning)
         self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
 
     def on_progress(self, progress: Progress) -> None:
@@ -130,8 +131,8 @@ class LineDisplay(QuietDisplay):
 class BarDisplay(LineDisplay):
     """A progress bar. Messages appear above it: while it lives, rich has put a proxy in the place of sys.stderr."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, doing: str = "judging") -> None:
+        super().__init__(doing)
         self._bar: Bar | None = None
         self._task: TaskID | None = None
 
@@ -169,14 +170,14 @@ def new_bar() -> Bar:
     )
 
 
-def started(rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -> str:
+def started(rows_total: int, judges: tuple[str, ...], replies_in_journal: int, doing: str = "judging") -> str:
     """The first line of a run.
 
     >>> started(1000, ("openai:m",), 40)
     'judging 1,000 rows with openai:m; the journal holds 40 replies, which are not asked again'
     """
     resumed = f"; the journal holds {replies_in_journal:,} replies, which are not asked again"
-    return f"judging {rows_total:,} rows with {', '.join(judges)}" + (resumed if replies_in_journal else "")
+    return f"{doing} {rows_total:,} rows with {', '.join(judges)}" + (resumed if replies_in_journal else "")
 
 
 def details(progress: Progress, calls_per_second: float, rows_per_second: float) -> list[str]:

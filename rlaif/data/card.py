@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
-from rlaif.data.markdown import code, fence, inline, one_line, plain, table
+from rlaif.data.card_layout import render_layout
+from rlaif.data.markdown import code, fence, inline, plain, table
 from rlaif.data.statistics import LabelStatistics, Moments, RatingStatistics
 
 if TYPE_CHECKING:
@@ -54,6 +53,7 @@ class CardFacts:
         constitution, constitution_fingerprint: Name and fingerprint; None without one.
         principles: (id, text) of all the constitution's.
         principle_choice: What `--principles` was.
+        weights: Principle -> weight, where `rlaif reweight` gave them; else they were averaged by the constitution's.
         source, source_sha256: What the input was called, and the fingerprint of its content.
         failed: Rows in `failures.jsonl`.
         statistics: Counts over the labels, or over the ratings: which of the two decides what card it is.
@@ -84,6 +84,7 @@ class CardFacts:
     constitution_fingerprint: str | None = None
     principles: tuple[tuple[str, str], ...] = ()
     principle_choice: str = "all"
+    weights: Mapping[str, float] = field(default_factory=dict)
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -100,20 +101,17 @@ def render_card(facts: CardFacts) -> str:
     """The text of `README.md`; its YAML header lets `datasets.load_dataset(FOLDER)` find the files."""
     counts = facts.statistics
     words = _LABELS if isinstance(counts, LabelStatistics) else _RATINGS
-    header = {
-        "pretty_name": one_line(facts.title),
-        "tags": ["rlaif", *words.tags],
-        "size_categories": [_size_category(counts.rows)],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
-    }
     of_kind = (
-        (_calibration_section(facts), _label_counts(facts, counts), _position_section(facts, counts))
+        (
+            _calibration_section(facts),
+            _clamp_section(facts),
+            _label_counts(facts, counts),
+            _position_section(facts, counts),
+        )
         if isinstance(counts, LabelStatistics)
         else (_rating_counts(facts, counts), _distribution_section(counts))
     )
     sections = [
-        f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
-        f"# {inline(facts.title)}",
         _introduction(facts, words),
         _judge_section(facts, words),
         _principles_section(facts, words),
@@ -124,7 +122,7 @@ def render_card(facts: CardFacts) -> str:
         _example_section(facts, words),
         _use_section(facts, words),
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    return render_layout(facts.title, words.tags, counts.rows, sections)
 
 
 def _introduction(facts: CardFacts, words: _Words) -> str:
@@ -212,11 +210,20 @@ def _principles_section(facts: CardFacts, words: _Words) -> str:
         "all": f"{each} every principle, and the {words.label}s were averaged by weight.",
         "sample": f"{each} one principle, drawn from the seed for its row; column `principle` names it.",
     }.get(facts.principle_choice, f"{each} these principles, averaged by weight.")
+    if facts.weights:
+        how = f"{each} each of these principles; `rlaif reweight` averaged the answers by the weights given here."
+        if len(facts.judges) > 1:
+            how += (
+                " What each judge says under these weights is not known, as only the mean of the judges was kept for a "
+                "single principle: there is no column `by_judge`."
+            )
     asked = {name.strip() for name in facts.principle_choice.split(",")}
     is_part = facts.principle_choice not in ("all", "sample")
-    listed = "\n".join(
-        f"- {code(name)}: {inline(text)}" for name, text in facts.principles if name in asked or not is_part
-    )
+    texts = {name: inline(text) for name, text in facts.principles if name in asked or not is_part}
+    if facts.weights:
+        texts = {name: texts.get(name, "its text is not at hand") for name in facts.weights}
+    shown = {name: f" (weight {weight:g})" for name, weight in facts.weights.items()}
+    listed = "\n".join(f"- {code(name)}{shown.get(name, '')}: {text}" for name, text in texts.items())
     fingerprint = facts.constitution_fingerprint
     stamp = f" (SHA-256 {code(fingerprint)})" if fingerprint else ""
     return f"## Principles\n\nConstitution {code(facts.constitution)}{stamp}. {how}\n\n{listed}"
@@ -256,6 +263,20 @@ def _calibration_section(facts: CardFacts) -> str:
         "bias for the response shown first, plus the length slope times ln of the ratio of the lengths. The judge's "
         "own probabilities stand in `raw_prob_a`, `raw_prob_a_ab` and `raw_prob_a_ba`; `by_principle` and `by_judge`, "
         "where they are there, are not calibrated."
+    )
+
+
+def _clamp_section(facts: CardFacts) -> str:
+    clamp = facts.settings.get("clamp")
+    if clamp is None:
+        return ""
+    before = "`raw_prob_a` holds what it was before"
+    if facts.calibration is not None:
+        before = "`raw_prob_a` holds what it was before that and before the calibration"
+    return (
+        f"## Clamp\n\n`prob_a` is kept within {code(clamp)}, last of all, which changes no verdict: verdicts after "
+        "reasons come out near 0 and 1, and a model learns extremes from such labels (Bai et al., Constitutional AI, "
+        f"arXiv:2212.08073, section 4). {before}; `prob_a_ab` and `prob_a_ba` are not clamped."
     )
 
 
@@ -403,6 +424,8 @@ def _example_section(facts: CardFacts, words: _Words) -> str:
         figures = ["prob_a", "prob_a_ab", "prob_a_ba", "chosen_prob", "is_tie", "human_label"]
         if facts.calibration is not None:  # else the columns are the user's own
             figures += ["raw_prob_a", "raw_prob_a_ab", "raw_prob_a_ba"]
+        elif facts.settings.get("clamp") is not None:
+            figures.append("raw_prob_a")
     else:
         shown = ["prompt", "response", "responses"]
         figures = ["rating", "reward", "label_mass", "ratings", "rewards", "label_masses"]
@@ -480,9 +503,3 @@ def _number(count: int) -> str:
 
 def _share(value: float | None) -> str:
     return "not asked" if value is None else f"{100 * value:.1f} %"
-
-
-def _size_category(rows: int) -> str:
-    """The hub's own words for sizes."""
-    bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-    return next((name for bound, name in bounds if rows < bound), "1M<n<10M")

@@ -15,7 +15,7 @@ import orjson
 
 from rlaif.data.paths import value_at
 from rlaif.errors import ConfigError, InputError
-from rlaif.records import Candidates, Comparison, Turn
+from rlaif.records import Candidates, Comparison, Prompt, Turn
 
 PROMPT_ALIASES = ("instruction", "question", "input")
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -58,7 +58,7 @@ class Plan:
     extras: tuple[str, ...]
 
 
-RecordT = TypeVar("RecordT", bound=Comparison | Candidates)
+RecordT = TypeVar("RecordT", bound=Comparison | Candidates | Prompt)
 PlanT = TypeVar("PlanT", bound=Plan)
 
 

@@ -1,6 +1,6 @@
-"""Rows to be judged out of anything that holds rows, in two passes: `scan` checks every row, fixes the schema and takes
-the fingerprint of the content; `read_comparisons` and `read_candidates` stream the rows. Neither holds more than a
-batch of rows."""
+"""Rows to be judged or answered out of anything that holds rows, in two passes: `scan` checks every row, fixes the
+schema and takes the fingerprint of the content; `read_comparisons`, `read_candidates` and `read_prompts` stream the
+rows. Neither holds more than a batch of rows."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, NamedTuple
 
 from rlaif.data.candidates import CandidatesReader
 from rlaif.data.columns import RecordT, RowReader
 from rlaif.data.comparisons import ComparisonReader
 from rlaif.data.files import RowSource, open_source
+from rlaif.data.prompts import PromptReader
 from rlaif.data.schema import ColumnType, ColumnTypes, json_text
 from rlaif.errors import InputError
-from rlaif.records import Candidates, Comparison, Failure
+from rlaif.records import Candidates, Comparison, Failure, Prompt
 
 INPUT_STAGE = "input"
 
@@ -123,6 +125,25 @@ def read_candidates(
 ) -> Iterator[Candidates]:
     """Stream the rows to be rated of an input, in its order; as `read_comparisons`, with `scan_candidates`."""
     return (each.record for each in read_rows(source, options or ReadOptions(), CandidatesReader, summary))
+
+
+def scan_prompts(
+    source: object, options: ReadOptions | None = None, *, takes_responses: bool = False
+) -> InputSummary:
+    """`scan` for prompts to be answered; with `takes_responses`, a row may bring an answer to be revised."""
+    return scan_rows(source, options or ReadOptions(), partial(PromptReader, takes_responses=takes_responses))
+
+
+def read_prompts(
+    source: object,
+    options: ReadOptions | None = None,
+    *,
+    takes_responses: bool = False,
+    summary: InputSummary | None = None,
+) -> Iterator[Prompt]:
+    """Stream the prompts of an input, in its order; as `read_comparisons`, with `scan_prompts`."""
+    reader = partial(PromptReader, takes_responses=takes_responses)
+    return (each.record for each in read_rows(source, options or ReadOptions(), reader, summary))
 
 
 def scan_rows(source: object, options: ReadOptions, kind: Callable[..., RowReader[Any, Any]]) -> InputSummary:

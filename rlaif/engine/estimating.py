@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from rlaif.backends.base import Backend
 from rlaif.data.costs import cost_usd
 from rlaif.data.files import open_source
 from rlaif.engine.calibrating import calibration_of
-from rlaif.engine.config import RunConfig
+from rlaif.engine.config import CallConfig, RunConfig
 from rlaif.engine.judges import constitution_of, judges_for, open_backends
 from rlaif.engine.running import RunKind, read_options, rows_of
+from rlaif.errors import JudgmentError
 from rlaif.records import Generation, RewardRequest, ScoreRequest
 
 
@@ -25,6 +27,34 @@ class Estimate:
     prompt_tokens: int
     completion_tokens: int
     cost: float | None
+
+
+@dataclass
+class _Tally:
+    """What has been counted so far."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, backend: Backend, conversation: Any) -> None:
+        """Count what a call asks, one request after the other; what was said before stands in the later prompts."""
+        request = next(conversation)
+        said = 0
+        while True:
+            self.calls += 1
+            self.prompt_tokens += backend.count_tokens(request.messages) + said
+            if isinstance(request, RewardRequest):
+                return
+            if isinstance(request, ScoreRequest):
+                self.completion_tokens += 1
+                return
+            self.completion_tokens += request.max_tokens
+            said += request.max_tokens
+            try:
+                request = conversation.send(Generation("", "length"))
+            except (StopIteration, JudgmentError):  # the empty text holds no verdict
+                return
 
 
 async def estimate(
@@ -40,29 +70,36 @@ async def estimate(
     summary = kind.scan(source, read_options(config))
     constitution = constitution_of(config)
     backends = open_backends(config)
-    calls = prompt_tokens = completion_tokens = rows = 0
-    judges: list[Any] = list(judges_for(kind.judge, config, constitution, backends))
-    for backend, judge in zip(backends, judges, strict=True):
+    judges = judges_for(kind.judge, config, constitution, backends)
+    asked = list(zip(backends, judges, strict=True))
+    return await estimate_calls(
+        asked, lambda: rows_of(kind, config, source, summary), len(summary.failures), config.calls, on_row
+    )
+
+
+async def estimate_calls(
+    asked: Sequence[tuple[Backend, Any]],
+    rows: Callable[[], Iterable[Any]],
+    failures: int,
+    calls: CallConfig,
+    on_row: Callable[[int], None] = lambda _: None,
+) -> Estimate:
+    """Count what those who are asked about rows would be asked.
+
+    Args:
+        asked: Backends, closed here, and what each is asked: a `RowJudge`.
+        rows: Reads the rows, once for each of them.
+        failures: Rows that cannot be read.
+        calls: With the prices.
+        on_row: Told how many rows are counted.
+    """
+    tally = _Tally()
+    count = 0
+    for backend, judge in asked:
         async with aclosing(backend):
-            for rows, row in enumerate(rows_of(kind, config, source, summary), 1):
+            for count, row in enumerate(rows(), 1):
                 for call in judge.plan(row):
-                    conversation = judge.ask(row, call)
-                    request = next(conversation)
-                    calls += 1
-                    prompt_tokens += backend.count_tokens(request.messages)
-                    if isinstance(request, RewardRequest):
-                        continue
-                    if isinstance(request, ScoreRequest):
-                        completion_tokens += 1
-                        continue
-                    completion_tokens += request.max_tokens
-                    if config.judging.scoring == "logprobs" and not request.wants_logprobs:
-                        # the verdict is a call of its own, after the longest rationale
-                        verdict = conversation.send(Generation("", "length"))
-                        calls += 1
-                        prompt_tokens += backend.count_tokens(verdict.messages) + request.max_tokens
-                        completion_tokens += 1
-                on_row(rows)
-    prices = config.calls.prices
-    cost = cost_usd(prompt_tokens, completion_tokens, *prices) if prices else None
-    return Estimate(rows + len(summary.failures), calls, prompt_tokens, completion_tokens, cost)
+                    tally.add(backend, judge.ask(row, call))
+                on_row(count)
+    cost = cost_usd(tally.prompt_tokens, tally.completion_tokens, *calls.prices) if calls.prices else None
+    return Estimate(count + failures, tally.calls, tally.prompt_tokens, tally.completion_tokens, cost)

@@ -21,7 +21,14 @@ from rlaif.judge.rating import RatingJudge
 JudgeClass = type[PairwiseJudge] | type[RatingJudge]
 
 
-class JudgeSettings(Protocol):
+class CallSettings(Protocol):
+    """What every configuration of a command that asks models has."""
+
+    @property
+    def calls(self) -> CallConfig: ...
+
+
+class JudgeSettings(CallSettings, Protocol):
     """What every configuration of a command that judges has."""
 
     @property
@@ -29,9 +36,6 @@ class JudgeSettings(Protocol):
 
     @property
     def backend(self) -> BackendConfig: ...
-
-    @property
-    def calls(self) -> CallConfig: ...
 
     @property
     def seed(self) -> int: ...
@@ -123,7 +127,7 @@ def template_of(judges: Sequence[Judge]) -> str | None:
 
 
 def askers_for(
-    config: JudgeSettings, backends: Sequence[Backend], journal: Journal | None = None
+    config: CallSettings, backends: Sequence[Backend], journal: Journal | None = None
 ) -> tuple[CallCounts, tuple[Asker, ...]]:
     """Who asks each backend, and the counts that they share."""
     counts = CallCounts()

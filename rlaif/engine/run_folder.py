@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -160,6 +161,13 @@ def run_fingerprint(known: Mapping[str, Any]) -> str:
     counts = known["counts"]
     content = {"decisive": known["decisive"], "rows": counts["rows"], "failures": counts["failures"]}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def public_config(config: Any) -> dict[str, Any]:
+    """A configuration as `run.json` holds it: addresses without what some servers take their key in."""
+    public: dict[str, Any] = dataclasses.asdict(config)
+    public["backend"]["base_url"] = [without_queries(url) for url in public["backend"]["base_url"]]
+    return public
 
 
 def without_queries(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 
 from rlaif.backends.base import Backend
 from rlaif.backends.registry import is_demonstration
@@ -17,15 +17,15 @@ from rlaif.data.card import CardFacts, render_card
 from rlaif.data.files import RowSource, open_source
 from rlaif.data.sources import InputSummary, ReadOptions
 from rlaif.engine.calibrating import calibration_facts, calibration_of, doubts
-from rlaif.engine.config import RunConfig
+from rlaif.engine.config import RunConfig, SourceConfig
 from rlaif.engine.journal import Journal
 from rlaif.engine.judges import JudgeClass, askers_for, constitution_of, judges_for, open_backends, template_of
 from rlaif.engine.listening import Listener, SilentListener
 from rlaif.engine.rows import Judge, Judging, OutcomeT, Panel, RowT
-from rlaif.engine.run_folder import RunFolder, versions, without_queries
+from rlaif.engine.run_folder import RunFolder, public_config, versions, without_queries
 from rlaif.engine.streaming import RunOutcome, Session, StatisticsT, stream_rows
 from rlaif.judge.base import LabelJudge
-from rlaif.judge.config import PANEL_SETTINGS, Debias, JudgeConfig
+from rlaif.judge.config import PANEL_SETTINGS, JudgeConfig
 from rlaif.judge.constitutions import Constitution
 from rlaif.records import Failure
 
@@ -43,6 +43,7 @@ class Columns(NamedTuple):
     allows_partial_panel: bool
     is_sampled: bool
     is_calibrated: bool
+    is_clamped: bool
 
 
 class Table(NamedTuple, Generic[RowT, OutcomeT]):
@@ -66,8 +67,8 @@ class RunKind(Generic[RowT, OutcomeT, StatisticsT]):
         table: How outcomes become rows of the dataset.
         statistics: Counts, at zero.
         unused: Judge settings that change nothing here.
-        calibrate: Corrects an outcome by a calibration, before it is counted and written; None where there is no
-            such thing.
+        finish: Calibrates and clamps an outcome as far as a run does so, before it is counted and written; None where
+            there is no such thing.
     """
 
     command: str
@@ -79,7 +80,7 @@ class RunKind(Generic[RowT, OutcomeT, StatisticsT]):
     table: Callable[[InputSummary, Columns], Table[RowT, OutcomeT]]
     statistics: Callable[[], StatisticsT]
     unused: tuple[str, ...] = ()
-    calibrate: Callable[[RowT, OutcomeT, Calibration, Debias], OutcomeT] | None = None
+    finish: Callable[[RowT, OutcomeT, JudgeConfig, Calibration | None], OutcomeT] | None = None
 
 
 @dataclass
@@ -129,6 +130,11 @@ async def run(
         judges = judges_for(kind.judge, config, constitution, opened)
         folder = RunFolder(Path(config.out), kind.command)
         decisive = _decisive_settings(kind, config, summary, constitution, opened, judges)
+        if "clamp" not in kind.unused and config.judging.clamp_range is not None and not config.judging.cot:
+            listener.on_message(
+                "--clamp is meant for the labels of --cot, which come out near 0 and 1; labels without reasons lose "
+                "what tells a clear preference from a slight one"
+            )
         if calibration is not None:
             decisive["calibration"] = calibration.fingerprint
             names = tuple(backend.name for backend in opened)
@@ -159,7 +165,7 @@ async def _judge_rows(run: _Run[RowT, OutcomeT, StatisticsT]) -> RunOutcome[Stat
     table = run.kind.table(run.summary, _columns(run))
 
     async def attempt(row: RowT) -> OutcomeT | Failure:
-        return _calibrated(run, row, await panel.attempt(row))
+        return _finished(run, row, await panel.attempt(row))
 
     def to_row(row: RowT, outcome: OutcomeT) -> dict[str, Any]:
         run.statistics.add(outcome)
@@ -178,13 +184,23 @@ async def _judge_rows(run: _Run[RowT, OutcomeT, StatisticsT]) -> RunOutcome[Stat
     return session.outcome(run.statistics)
 
 
-def _calibrated(run: _Run[RowT, OutcomeT, Any], row: RowT, outcome: OutcomeT | Failure) -> OutcomeT | Failure:
-    if run.calibration is None or run.kind.calibrate is None or isinstance(outcome, Failure):
+def _finished(run: _Run[RowT, OutcomeT, Any], row: RowT, outcome: OutcomeT | Failure) -> OutcomeT | Failure:
+    if run.kind.finish is None or isinstance(outcome, Failure):
         return outcome
-    return run.kind.calibrate(row, outcome, run.calibration, run.config.judging.debias)
+    return run.kind.finish(row, outcome, run.config.judging, run.calibration)
 
 
-def read_options(config: RunConfig) -> ReadOptions:
+class ReadSettings(Protocol):
+    """What every configuration of a command that reads rows has."""
+
+    @property
+    def source(self) -> SourceConfig: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+def read_options(config: ReadSettings) -> ReadOptions:
     """How a config wants its input read."""
     return ReadOptions(config.source.columns, config.seed, config.source.skip_bad_rows)
 
@@ -226,8 +242,8 @@ def _decisive_settings(
 def _settings(kind: RunKind[Any, Any, Any], judging: JudgeConfig, *, asks_words: bool) -> dict[str, Any]:
     """The settings that matter; for reward models alone, which are asked in no words, those of a panel."""
     known = dataclasses.asdict(judging)
-    names = [name for name in known if name not in kind.unused] if asks_words else PANEL_SETTINGS
-    return {name: known[name] for name in names}
+    names = known if asks_words else PANEL_SETTINGS
+    return {name: known[name] for name in names if name not in kind.unused}
 
 
 def _columns(run: _Run[Any, Any, Any]) -> Columns:
@@ -240,6 +256,7 @@ def _columns(run: _Run[Any, Any, Any]) -> Columns:
         allows_partial_panel=judging.allow_partial_panel,
         is_sampled=judging.scoring == "sample",
         is_calibrated=run.calibration is not None,
+        is_clamped=judging.clamp_range is not None,
     )
 
 
@@ -249,7 +266,7 @@ def _write_run_json(run: _Run[Any, Any, Any], status: str) -> None:
         {
             "command": run.kind.command,
             "status": status,
-            "config": _public_config(run.config),
+            "config": public_config(run.config),
             "decisive": run.decisive,
             "judges": [
                 {
@@ -318,9 +335,3 @@ def shown_settings(kind: RunKind[Any, Any, Any], config: RunConfig, *, asks_word
     elsewhere = ("task", "constitution", "principles")
     settings = _settings(kind, config.judging, asks_words=asks_words)
     return {**{name: value for name, value in settings.items() if name not in elsewhere}, "seed": config.seed}
-
-
-def _public_config(config: RunConfig) -> dict[str, Any]:
-    public = dataclasses.asdict(config)
-    public["backend"]["base_url"] = [without_queries(url) for url in config.backend.base_url]
-    return public
