@@ -59,7 +59,7 @@ def resolve(
         ConfigError: One sentence with every fault of every layer: unknown names (with the nearest known ones), values
             of the wrong type or out of bounds, required values that nobody gave, what `__post_init__` refuses.
     """
-    layers = [] if yaml_path is None else [_Layer(yaml_path, _read_yaml(yaml_path), str, "key")]
+    layers = [] if yaml_path is None else [_Layer(yaml_path, read_yaml(yaml_path), str, "key")]
     layers.append(_Layer(source, dict(flags or {}), spell, word))
     known = {option.name: option for option in options(config_class)}
     faults: list[_Fault] = []
@@ -104,7 +104,12 @@ def as_dict(config: Any, *, is_flat: bool = False) -> dict[str, Any]:
 # --- from a YAML file to values ---------------------------------------------------------------------------------------
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def read_yaml(path: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds; {} for an empty one.
+
+    Raises:
+        ConfigError: It cannot be read, holds a key twice, or something other than a mapping.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -213,6 +218,8 @@ def _pairs(texts: Sequence[Any], refusal: ValueError) -> dict[str, str]:
             name, equals, value = item.partition("=")
             if not (name.strip() and equals and value.strip()):
                 raise refusal
+            if name.strip() in pairs:
+                raise ValueError(f"{name.strip()!r} is given twice")
             pairs[name.strip()] = value.strip()
     return pairs
 

@@ -45,6 +45,8 @@ COMMANDS = {
     "export": Command(
         "export DIR --format F -o FILE", "rows for other trainers: TRL, OpenRLHF, axolotl, ...", "rlaif.cli.export"
     ),
+    "rank": Command("rank INPUT -o DIR", "policies and candidates in order, with intervals", "rlaif.cli.rank"),
+    "pipeline": Command("pipeline FILE.yaml", "several of these in one resumable run", "rlaif.cli.pipeline"),
     "audit": Command("audit INPUT -o DIR", "how far the labels agree with people, and why not", "rlaif.cli.audit"),
     "probe": Command("probe --judge J", "a judge's biases, and the attacks it falls for", "rlaif.cli.probe"),
     "train": Command("train METHOD -o DIR", "a reward model or a policy, from soft labels", "rlaif.cli.train"),

@@ -42,7 +42,7 @@ class GenerateConfig:
     keep_duplicates: bool = False
     """Leave out no response for being like another."""
 
-    pairs: str = "all"
+    pairs: Annotated[int, "at least 1"] | Literal["all", "none"] = "all"
     """Comparisons to make of each prompt's responses, for rlaif label: all pairs, a number of pairs drawn from the
     seed, or none."""
 
@@ -68,12 +68,12 @@ class GenerateConfig:
             faults.append(f"policy: {', '.join(twice)} is named twice; for more responses, raise --samples")
         if self.near_duplicate == 0:
             faults.append("near_duplicate: 0 would leave one response a prompt, expected above 0")
-        if self.pairs not in ("all", "none") and not (self.pairs.isdecimal() and int(self.pairs) > 0):
-            faults.append(f"pairs: {self.pairs!r}, expected all, none or a whole number of at least 1")
         if faults:
             raise ValueError("; ".join(faults))
 
     @property
     def most_pairs(self) -> int | None:
         """Pairs of each prompt at most; None for all."""
-        return {"all": None, "none": 0}[self.pairs] if not self.pairs.isdecimal() else int(self.pairs)
+        if isinstance(self.pairs, int):
+            return self.pairs
+        return None if self.pairs == "all" else 0
