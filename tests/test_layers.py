@@ -18,10 +18,11 @@ LAYERS = {
     "calibration": 2, "training_records": 2,
     "models": 3,
     "judge": 4, "backends": 4, "data": 4, "auditing": 4, "train": 4,
-    "engine": 5,
-    "serving": 6, "rewards": 6,
-    "cli": 7,
-    "__main__": 8,
+    "policies": 5,
+    "engine": 6,
+    "serving": 7, "rewards": 7,
+    "cli": 8,
+    "__main__": 9,
 }  # fmt: skip
 """The layer of each folder and each module at the top."""
 

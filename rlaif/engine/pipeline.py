@@ -124,7 +124,7 @@ def plan_pipeline(pipeline: Pipeline) -> list[tuple[Stage, Planned]]:
     changing: set[str] = set()
     for stage in pipeline.stages:
         source = next((name for name in stage.after if name in changing), None)
-        if source is not None:
+        if source is not None and stage.name in state:
             plan = Planned(Plan.RUN, f"unless {source} makes the same again")
         else:
             plan = plan_stage(stage, facts_of(stage), state.get(stage.name))
