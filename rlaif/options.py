@@ -79,7 +79,8 @@ def expected(annotation: Any) -> str:
         return f"{words[bare]} {preposition}{bound}" if bound else words[bare]
     arguments = [argument for argument in get_args(bare) if argument is not Ellipsis]
     if is_mapping(bare):
-        return "name=value pairs"
+        holds_numbers = arguments and scalar_types(arguments[-1]) in ((int,), (float,))
+        return f"name={'number' if holds_numbers else 'value'} pairs"
     if is_sequence(bare):
         element = expected(arguments[0]) if arguments else "values"
         return "a list of " + element.replace("a whole number", "whole numbers").replace("a number", "numbers")

@@ -153,8 +153,9 @@ def test_what_post_init_refuses_is_told_apart_and_named_where_it_was_given(tmp_p
         ("cot", "maybe", "cot: 'maybe', expected true or false"),
         ("judge", 3, "judge: 3, expected a list of text"),
         ("input", 5, "input: 5, expected text in quotes"),
-        ("weights", "a", "weights: 'a', expected name=value pairs"),
-        ("weights", "a=b", "weights: 'a=b', expected name=value pairs"),
+        ("weights", "a", "weights: 'a', expected name=number pairs"),
+        ("weights", "a=b", "weights: 'a=b', expected name=number pairs"),
+        ("weights", "a=1,a=2", "weights: 'a' is given twice"),
         ("color", "green", "color: 'green', expected red or blue"),
     ],
 )

@@ -66,7 +66,8 @@ def test_every_option_of_label_is_described() -> None:
         (Annotated[float, "0 to 1"], "a number from 0 to 1"),
         (Literal["a"] | int, "a or a whole number"),
         (list[str], "a list of text"),
-        (dict[str, float], "name=value pairs"),
+        (dict[str, float], "name=number pairs"),
+        (dict[str, str], "name=value pairs"),
     ],
 )
 def test_expected_values_in_words(annotation: object, words: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,9 @@ METAVARS = {
     "against_column_ba": "COLUMN",
     "base_url": "URL",
     "by": "COLUMN",
+    "by_columns": "A,B",
     "calibration": "FILE.json",
+    "clamp": "LOW-HIGH",
     "cluster": "COLUMN",
     "columns": "NAME=PATH",
     "center_on": "FILE",
@@ -36,13 +40,19 @@ METAVARS = {
     "only": "NAME",
     "out": "DIR",
     "lora_target": "LAYER",
+    "pairs": "all|N|none",
+    "policy": "BACKEND:MODEL",
+    "policy_base_url": "URL",
+    "policy_system": "TEXT",
     "price": "IN/OUT",
+    "push_to_hub": "OWNER/NAME",
     "principles": "all|sample|ID,ID",
     "reference": "MODEL",
     "reference_cache": "DIR",
     "report_to": "NAME",
     "timeout": "S",
     "trainer_arg": "KEY=VALUE",
+    "weights": "ID=W,ID=W",
 }
 """What stands for a value in the help, where the option's type does not say enough."""
 
@@ -57,6 +67,7 @@ class CommandLine:
         positionals: Options given by place, in this order; they may stand in the YAML file as well.
         short: One-letter flags of options, such as {"out": "-o"}.
         epilog: Printed below the help.
+        metavars: What stands for a value where this command means another one by the name than the others do.
     """
 
     prog: str
@@ -64,6 +75,7 @@ class CommandLine:
     positionals: tuple[str, ...] = ()
     short: Mapping[str, str] = field(default_factory=dict)
     epilog: str = ""
+    metavars: Mapping[str, str] = field(default_factory=dict)
 
     def spell(self, name: str) -> str:
         """How an option is written here: INPUT or --max-tokens."""
@@ -80,7 +92,7 @@ def parse(config_class: type[C], argv: Sequence[str], line: CommandLine) -> C:
         SystemExit: `--help` was asked for, and printed.
     """
     parser = build_parser(config_class, line)
-    namespace, rest = parser.parse_known_intermixed_args(list(argv))
+    namespace, rest = parser.parse_known_intermixed_args(_without_swallowing(argv, config_class, line))
     given: dict[str, Any] = {name: value for name, value in vars(namespace).items() if value is not None}
     yaml_path = given.pop("config", None)
     unknown = [argument.partition("=")[0] for argument in rest if argument.startswith("-") and argument != "--"]
@@ -101,7 +113,7 @@ def build_parser(config_class: type[Any], line: CommandLine) -> argparse.Argumen
     """The parser of a command. It only sorts words; what they may be is checked with everything else, in `resolve`."""
     known = {option.name: option for option in options(config_class)}
     flags = [option for option in known.values() if option.is_required and option.name not in line.positionals]
-    needed = [*line.positionals, *(f"{line.short.get(o.name, line.spell(o.name))} {_metavar(o)}" for o in flags)]
+    needed = [*line.positionals, *(f"{line.short.get(o.name, line.spell(o.name))} {_metavar(o, line)}" for o in flags)]
     parser = _Parser(
         prog=line.prog,
         # What is needed; some forty optional flags stand below the usage line, not in it.
@@ -133,19 +145,49 @@ def _add_flag(group: Any, option: Option, line: CommandLine) -> None:
     if kinds == (bool,):
         group.add_argument(*names, dest=option.name, action=argparse.BooleanOptionalAction, help=_help(option))
         return
+    if _may_stand_alone(option):
+        group.add_argument(
+            *names,
+            dest=option.name,
+            nargs="?",
+            const=True,
+            type=lambda text: text or True,
+            metavar=_metavar(option, line),
+            help=_help(option),
+        )
+        return
     is_repeated = any(is_sequence(kind) or is_mapping(kind) for kind in kinds)
     group.add_argument(
         *names,
         dest=option.name,
         action="append" if is_repeated else "store",
-        metavar=_metavar(option),
+        metavar=_metavar(option, line),
         help=_help(option),
     )
 
 
-def _metavar(option: Option) -> str:
-    if option.name in METAVARS:
-        return METAVARS[option.name]
+def _may_stand_alone(option: Option) -> bool:
+    """Whether a flag is given with a value or without one: `--clamp 0.3-0.7`, or `--clamp`."""
+    kinds = scalar_types(option.annotation)
+    return bool in kinds and len(kinds) > 1
+
+
+def _without_swallowing(argv: Sequence[str], config_class: type[Any], line: CommandLine) -> list[str]:
+    """The words of a command line, where no flag that may stand alone takes the word behind it unless that is made of
+    digits: in `rlaif label --clamp pairs.jsonl`, the file is the input."""
+    alone = {line.spell(option.name) for option in options(config_class) if _may_stand_alone(option)}
+    words = list(argv)
+    for place, (word, behind) in enumerate(itertools.pairwise(argv)):
+        if word == "--":
+            break
+        if word in alone and re.search(r"[A-Za-z/\\]", behind):
+            words[place] = f"{word}="
+    return words
+
+
+def _metavar(option: Option, line: CommandLine) -> str:
+    if metavar := line.metavars.get(option.name) or METAVARS.get(option.name):
+        return metavar
     if choices := choices_of(option.annotation):
         return "|".join(choices)
     for kind in scalar_types(option.annotation):

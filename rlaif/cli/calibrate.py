@@ -54,16 +54,6 @@ def run(argv: Sequence[str]) -> int:
 
 def summary(outcome: RelabelOutcome) -> str:
     """The table at the end."""
-    from rlaif.cli.runs import aligned, nearby
+    from rlaif.cli.runs import aligned, relabel_lines
 
-    folder = nearby(outcome.folder)
-    failed = f", {outcome.failures:,} had failed before (see {folder}/failures.jsonl)" if outcome.failures else ""
-    return aligned(
-        [
-            ("rows", f"{outcome.rows:,} calibrated{failed}"),
-            ("moved", f"prob_a by {outcome.moved:.3f} on average; {outcome.changed_sides:,} rows have another verdict"),
-            ("calls", "0"),
-            ("dataset", f"{folder}/data (datasets.load_dataset({folder!r}))" if outcome.rows else "no rows"),
-            ("about it", f"{folder}/README.md"),
-        ]
-    )
+    return aligned(relabel_lines(outcome, "calibrated"))

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlaif.cli.progress import duration, money
 from rlaif.cli.runs import aligned, nearby, statistics_lines
 from rlaif.cli.terminal import one_line
-from rlaif.engine.explaining import Exchange, ExplainedCall, Explanation
+from rlaif.engine.explaining import ExplainedCall, Explanation
+from rlaif.engine.journal import Refusal
 from rlaif.engine.kinds import RUNS
 from rlaif.errors import RunFolderError
 from rlaif.judge.config import PANEL_SETTINGS
-from rlaif.records import RATING_LABELS, CandidateLogprobs, Candidates, Comparison, NamedRating, Reply, Reward
+from rlaif.records import RATING_LABELS, CandidateLogprobs, Candidates, Comparison, Failure, NamedRating, Reply, Reward
 
 _PRINCIPLES = ("constitution", "principles")
 
@@ -28,38 +29,54 @@ def run_report(folder: Path, known: Mapping[str, Any]) -> str:
         folder: Its folder.
         known: Its `run.json`.
     """
-    config, counts, calls, tokens = (known.get(name) or {} for name in ("config", "counts", "calls", "tokens"))
-    judging, versions = config.get("judging", {}), known.get("versions", {})
+    config, counts = (known.get(name) or {} for name in ("config", "counts"))
+    judging = config.get("judging", {})
     kind = RUNS[known["command"]].kind
     elsewhere = ("task", *_PRINCIPLES, *kind.unused)
     judges = known.get("judges", [])
     asks_words = not judges or any(not judge.get("is_reward_model") for judge in judges)
-    names = [name for name in judging if name not in elsewhere] if asks_words else PANEL_SETTINGS
+    names = [name for name in (judging if asks_words else PANEL_SETTINGS) if name not in elsewhere]
     settings = [f"{name} {judging.get(name)}" for name in names]
     principles = ": ".join(str(judging[name]) for name in _PRINCIPLES) if judging.get("constitution") else "none"
-    rows, failed, of = (f"{counts.get(name, 0):,}" for name in ("rows", "failures", "input"))
-    asked, replayed, retries = (f"{calls.get(name, 0):,}" for name in ("asked", "replayed", "retries"))
-    tokens_in, tokens_out = (f"{tokens.get(name, 0):,}" for name in ("prompt_tokens", "completion_tokens"))
-    cost = known.get("cost_usd")
     calibration, origin = known.get("calibration"), known.get("derived_from")
+    weights = (known.get("decisive") or {}).get("weights")
     lines = [
         ("run", f"{nearby(folder)} ({known.get('status')})"),
         ("command", str(known.get("repeat") or "not recorded")),
         *[("judge", _judge(judge)) for judge in judges],
         *([("task", str(judging.get("task"))), ("principles", principles)] if asks_words else []),
+        *([("weights", ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))] if weights else []),
         ("settings", ", ".join([*settings, f"seed {config.get('seed')}"])),
         *([("calibration", _calibration(calibration))] if calibration else []),
         ("input", str(config.get("input"))),
         *([("made from", f"the labels of {origin['run']}, without a call")] if origin else []),
-        ("rows", f"{rows} {kind.done}, {failed} failed, of {of}"),
+        *[("filter", _filter(each)) for each in counts.get("filters") or ()],
+        ("rows", rows_line(counts, kind.done)),
         *statistics_lines(counts),
+        *spent_of_run(known),
+    ]
+    return "\n".join([aligned(lines), *failure_lines(folder)])
+
+
+def rows_line(counts: Mapping[str, Any], done: str) -> str:
+    """How many rows of a run were done."""
+    rows, failed, of = (f"{counts.get(name, 0):,}" for name in ("rows", "failures", "input"))
+    return f"{rows} {done}, {failed} failed, of {of}"
+
+
+def spent_of_run(known: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a run took, by its `run.json`."""
+    calls, tokens, versions = (known.get(name) or {} for name in ("calls", "tokens", "versions"))
+    asked, replayed, retries = (f"{calls.get(name, 0):,}" for name in ("asked", "replayed", "retries"))
+    tokens_in, tokens_out = (f"{tokens.get(name, 0):,}" for name in ("prompt_tokens", "completion_tokens"))
+    cost = known.get("cost_usd")
+    return [
         ("calls", f"{asked} in the last session, {replayed} from the journal, {retries} retries"),
         ("tokens", f"{tokens_in} in, {tokens_out} out"),
         ("cost", money(cost) if cost is not None else "unknown (no --price was given)"),
         ("time", f"{duration(known.get('seconds_total', 0.0))}, last started {known.get('started_at')}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
     ]
-    return "\n".join([aligned(lines), *_failure_lines(folder)])
 
 
 def _calibration(calibration: Mapping[str, Any]) -> str:
@@ -68,12 +85,17 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
     return f"{', '.join(shown)} (the figures below are of the judge's own labels)"
 
 
+def _filter(count: Mapping[str, Any]) -> str:
+    asked = "" if count["asked"] is True else f" {count['asked']}"
+    return f"{count['filter']}{asked}: {count['dropped']:,} dropped of {count['before']:,}"
+
+
 def _judge(judge: Mapping[str, Any]) -> str:
     kind = " (a reward model)" if judge.get("is_reward_model") else ""
     return f"{judge.get('name')}{' (a demonstration judge)' if judge.get('is_demonstration') else kind}"
 
 
-def _failure_lines(folder: Path) -> list[str]:
+def failure_lines(folder: Path) -> list[str]:
     """How many rows failed with which error, each with its first example."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
@@ -127,17 +149,20 @@ def row_report(explanation: Explanation, label: Mapping[str, Any] | None, *, is_
         is_principle_sampled: Column `principle` is the run's own, the one drawn; else it is the user's, if there.
     """
     row = explanation.row
-    parts = [_titled(f"row {row.id}", _people(row))] if isinstance(row, Comparison) else [f"----- row {row.id} -----"]
-    parts += [_titled(f"prompt, {turn.role}", turn.content) for turn in row.prompt]
-    parts += [_titled(name, text) for name, text in _responses(row)]
-    parts.append(_titled("label", _label(row, label, is_principle_sampled=is_principle_sampled)))
+    parts = [titled(f"row {row.id}", _people(row))] if isinstance(row, Comparison) else [f"----- row {row.id} -----"]
+    parts += [titled(f"prompt, {turn.role}", turn.content) for turn in row.prompt]
+    parts += [titled(name, text) for name, text in _responses(row)]
+    parts.append(titled("label", _label(row, label, is_principle_sampled=is_principle_sampled)))
     if isinstance(row, Comparison) and row.response_a == row.response_b:
         parts.append("The responses are the same: 0.5, and no judge was asked.")
     parts += [_call(call) for call in explanation.calls]
-    if explanation.failures:
-        failures = [f"{one.stage}: {one.error} (attempts: {one.attempts})" for one in explanation.failures]
-        parts.append(_titled("failures, oldest first", "\n".join(failures)))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *failure_parts(explanation.failures)])
+
+
+def failure_parts(failures: Sequence[Failure]) -> list[str]:
+    """Why a row failed, each time that it did, as a part of what is shown of it."""
+    lines = [f"{one.stage}: {one.error} (attempts: {one.attempts})" for one in failures]
+    return [titled("failures, oldest first", "\n".join(lines))] if lines else []
 
 
 def _people(comparison: Comparison) -> str:
@@ -155,8 +180,8 @@ def _responses(row: Comparison | Candidates) -> list[tuple[str, str]]:
 
 
 _OF_COMPARISON = (
-    "prob_a", "prob_a_ab", "prob_a_ba", "label_mass_ab", "label_mass_ba", "is_bounded", "chosen_prob", "is_tie",
-    "missing_judges", "unreadable_samples",
+    "prob_a", "prob_a_ab", "prob_a_ba", "raw_prob_a", "raw_prob_a_ab", "raw_prob_a_ba", "label_mass_ab",
+    "label_mass_ba", "is_bounded", "chosen_prob", "is_tie", "missing_judges", "unreadable_samples",
 )  # fmt: skip
 _OF_CANDIDATES = (
     "rating", "reward", "label_mass", "rating_probs", "ratings", "rewards", "label_masses", "is_bounded",
@@ -194,16 +219,18 @@ def _call(call: ExplainedCall) -> str:
     parts = []
     for step, exchange in enumerate(call.exchanges, 1):
         title = call.stage if len(call.exchanges) == 1 else f"{call.stage}, step {step}"
-        parts += [_titled(f"{title}: {message.role} message", message.content) for message in exchange.request.messages]
-        parts.append(_titled(f"{title}: reply", _reply(exchange)))
-    parts.append(_titled(f"{call.stage}: reading", _reading(call)))
+        parts += [titled(f"{title}: {message.role} message", message.content) for message in exchange.request.messages]
+        parts.append(titled(f"{title}: reply", reply_text(exchange.reply)))
+    parts.append(titled(f"{call.stage}: reading", _reading(call)))
     return "\n\n".join(parts)
 
 
-def _reply(exchange: Exchange) -> str:
-    reply: Reply | None = exchange.reply
+def reply_text(reply: Reply | Refusal | None) -> str:
+    """A reply of the journal; None where it has none."""
     if reply is None:
         return "none in the journal"
+    if isinstance(reply, Refusal):
+        return f"refused: {reply.words}"
     if isinstance(reply, CandidateLogprobs):
         tokens = [f"{one.token!r} {math.exp(one.logprob):.6f}" for one in reply.tokens]
         return f"next token: {', '.join(tokens)}{'' if reply.is_exhaustive else ' (others not returned)'}"
@@ -230,5 +257,6 @@ def _reading(call: ExplainedCall) -> str:
     return f"{said}{mass}{' (bounded)' if reading.is_bounded else ''}"
 
 
-def _titled(title: str, text: str) -> str:
+def titled(title: str, text: str) -> str:
+    """A text under a line that says what it is."""
     return f"----- {title} -----\n{text}"

@@ -18,6 +18,7 @@ from rlaif.visibility import visible
 
 if TYPE_CHECKING:
     from rlaif.engine.estimating import Estimate
+    from rlaif.engine.relabeling import RelabelOutcome
     from rlaif.engine.running import RunKind
     from rlaif.engine.streaming import RunOutcome
 
@@ -113,18 +114,9 @@ def estimate_text(estimate: Estimate) -> str:
 
 def summary(kind: RunKind[Any, Any, Any], outcome: RunOutcome[Any], config: RunConfig) -> str:
     """The table at the end of a run."""
-    progress = outcome.progress
     folder = nearby(outcome.folder)
-    failed = f", {outcome.failures:,} failed (see {folder}/failures.jsonl)" if outcome.failures else ""
-    replayed = f", {progress.replayed:,} replies from the journal" if progress.replayed else ""
-    retried = f", {progress.retries:,} retries" if progress.retries else ""
-    usage = progress.usage
     lines = [
-        ("rows", f"{outcome.rows:,} {kind.done}{failed}"),
-        ("calls", f"{progress.calls:,}{replayed}{retried}"),
-        ("seconds", f"{progress.seconds:,.1f}"),
-        ("tokens", f"{usage.prompt_tokens:,} in, {usage.completion_tokens:,} out"),
-        *([("cost", money(progress.cost))] if progress.cost is not None else []),
+        *spent_lines(outcome, kind.done),
         *statistics_lines(outcome.statistics.as_json()),
         (
             "dataset",
@@ -135,6 +127,38 @@ def summary(kind: RunKind[Any, Any, Any], outcome: RunOutcome[Any], config: RunC
     if any(map(is_demonstration, config.backend.judge)):
         lines.append(("real judge", f"add {REAL_JUDGE}, with OPENAI_API_KEY set and another -o"))
     return aligned(lines)
+
+
+def spent_lines(outcome: RunOutcome[Any], done: str) -> list[tuple[str, str]]:
+    """What a run did and what that took; `done` is what became of rows."""
+    progress, usage = outcome.progress, outcome.progress.usage
+    failed = f", {outcome.failures:,} failed (see {nearby(outcome.folder)}/failures.jsonl)" if outcome.failures else ""
+    replayed = f", {progress.replayed:,} replies from the journal" if progress.replayed else ""
+    retried = f", {progress.retries:,} retries" if progress.retries else ""
+    return [
+        ("rows", f"{outcome.rows:,} {done}{failed}"),
+        ("calls", f"{progress.calls:,}{replayed}{retried}"),
+        ("seconds", f"{progress.seconds:,.1f}"),
+        ("tokens", f"{usage.prompt_tokens:,} in, {usage.completion_tokens:,} out"),
+        *([("cost", money(progress.cost))] if progress.cost is not None else []),
+    ]
+
+
+def relabel_lines(outcome: RelabelOutcome, done: str) -> list[tuple[str, str]]:
+    """What became of a run whose labels were made from another's; `done` says what they were, such as "calibrated"."""
+    folder = nearby(outcome.folder)
+    failed = f", {outcome.failures:,} had failed before (see {folder}/failures.jsonl)" if outcome.failures else ""
+    share = f" ({outcome.changed_sides / outcome.rows:.1%})" if outcome.rows else ""
+    return [
+        ("rows", f"{outcome.rows:,} {done}{failed}"),
+        (
+            "moved",
+            f"prob_a by {outcome.moved:.3f} on average; {outcome.changed_sides:,} rows{share} have another verdict",
+        ),
+        ("calls", "0"),
+        ("dataset", f"{folder}/data (datasets.load_dataset({folder!r}))" if outcome.rows else "no rows"),
+        ("about it", f"{folder}/README.md"),
+    ]
 
 
 def statistics_lines(statistics: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -144,7 +144,8 @@ class LabelAnswers:
         rationales = [_rationale(row.get(column), column) for column in ("rationale_ab", "rationale_ba")]
         answer = Answer(prob_a, ab, ba, rationales[0], rationales[1], _by_judge(row.get("by_judge")))
         self._nulls += prob_a is None
-        self._is_calibrated |= row.get("raw_prob_a") is not None
+        # a clamped label keeps raw_prob_a alone: its orders are the judge's own
+        self._is_calibrated |= any(row.get(f"raw_{column}") is not None for column in ("prob_a_ab", "prob_a_ba"))
         return lambda: answer
 
     def facts(self) -> AnswerFacts:

@@ -29,7 +29,7 @@ OUR_COLUMNS = (
 """Names that a user's column cannot keep: it becomes `input_NAME`, whether or not this run writes ours."""
 
 RAW_COLUMNS = ("raw_prob_a", "raw_prob_a_ab", "raw_prob_a_ba")
-"""What `prob_a` and its siblings were before they were calibrated."""
+"""What `prob_a` and its siblings were before they were calibrated; the first, before it was clamped, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class PreferenceSchema:
         allows_partial_panel: `missing_judges` is there (`--allow-partial-panel`).
         is_sampled: `unreadable_samples` is there (`--scoring sample`).
         is_calibrated: `raw_prob_a`, `raw_prob_a_ab` and `raw_prob_a_ba` are there (`--calibration`).
+        is_clamped: `raw_prob_a` is there (`--clamp`, which leaves the orders as they are).
         has_human_label, has_human_votes: The input had them.
         extras: The input's other columns.
     """
@@ -56,9 +57,15 @@ class PreferenceSchema:
     allows_partial_panel: bool = False
     is_sampled: bool = False
     is_calibrated: bool = False
+    is_clamped: bool = False
     has_human_label: bool = False
     has_human_votes: bool = False
     extras: tuple[UserColumn, ...] = ()
+
+    @property
+    def raw_columns(self) -> tuple[str, ...]:
+        """Which of `RAW_COLUMNS` are there."""
+        return RAW_COLUMNS if self.is_calibrated else RAW_COLUMNS[:1] if self.is_clamped else ()
 
 
 def preference_schema(
@@ -71,6 +78,7 @@ def preference_schema(
     allows_partial_panel: bool = False,
     is_sampled: bool = False,
     is_calibrated: bool = False,
+    is_clamped: bool = False,
 ) -> PreferenceSchema:
     """The schema of a run over the scanned input; the flags are `PreferenceSchema`'s."""
     reserved = {*OUR_COLUMNS, "principle"} if has_sampled_principle else set(OUR_COLUMNS)
@@ -83,6 +91,7 @@ def preference_schema(
         allows_partial_panel=allows_partial_panel,
         is_sampled=is_sampled,
         is_calibrated=is_calibrated,
+        is_clamped=is_clamped,
         has_human_label=summary.has_human_labels,
         has_human_votes=summary.has_human_votes,
         extras=name_user_columns(summary.extras, reserved),
@@ -136,7 +145,7 @@ def label_values(response_a: str, response_b: str, judgment: Judgment, schema: P
     Args:
         response_a, response_b: What was judged.
         judgment: What the judge made of it.
-        schema: Of which `is_conversational` and `is_calibrated` matter here.
+        schema: Of which `is_conversational`, `is_calibrated` and `is_clamped` matter here.
     """
     label = judgment.label
     prob_a = label.prob_a
@@ -151,38 +160,43 @@ def label_values(response_a: str, response_b: str, judgment: Judgment, schema: P
         "prob_a_ab": label.prob_a_ab,
         "prob_a_ba": label.prob_a_ba,
     }
-    if schema.is_calibrated:
-        own = judgment.own_label
-        values |= dict(zip(RAW_COLUMNS, (own.prob_a, own.prob_a_ab, own.prob_a_ba), strict=True))
-    return values
+    own = judgment.own_label
+    raw = dict(zip(RAW_COLUMNS, (own.prob_a, own.prob_a_ab, own.prob_a_ba), strict=True))
+    return values | {name: raw[name] for name in schema.raw_columns}
 
 
-def read_judgment(row: Mapping[str, Any], *, is_calibrated: bool) -> Judgment:
-    """The judgment behind a row, as far as the row tells: without principles, rationales and the count of calls (1
-    stands for some).
+def read_judgment(row: Mapping[str, Any], *, is_calibrated: bool, is_clamped: bool = False) -> Judgment:
+    """The judgment behind a row, as far as the row tells: without rationales, the sampled principle and the count of
+    calls (1 stands for some).
 
     Args:
         row: As `to_row` made it.
-        is_calibrated: Whether the raw columns are the run's own.
+        is_calibrated, is_clamped: Whether the raw columns, or the first of them, are the run's own.
     """
-    label, raw = (
-        SoftLabel(*(row[name] for name in names)) if names[0] in row else None
-        for names in (("prob_a", "prob_a_ab", "prob_a_ba"), RAW_COLUMNS)
-    )
-    assert label is not None
+    label = SoftLabel(row["prob_a"], row["prob_a_ab"], row["prob_a_ba"])
+    raw = None
+    if is_calibrated:
+        raw = SoftLabel(*(row[name] for name in RAW_COLUMNS))
+    elif is_clamped:
+        raw = SoftLabel(row[RAW_COLUMNS[0]], label.prob_a_ab, label.prob_a_ba)
     return Judgment(
         label,
         label_mass_ab=row["label_mass_ab"],
         label_mass_ba=row["label_mass_ba"],
         is_bounded=row["is_bounded"],
-        by_judge=tuple(
-            NamedLabel(each["name"], SoftLabel(each["prob_a"], each["prob_a_ab"], each["prob_a_ba"]))
-            for each in row.get("by_judge") or ()
-        ),
+        by_principle=_labels_in(row, "by_principle"),
+        by_judge=_labels_in(row, "by_judge"),
         missing_judges=tuple(row.get("missing_judges") or ()),
         unreadable_samples=row.get("unreadable_samples") or 0,
         calls=0 if label.prob_a_ab is None and label.prob_a_ba is None else 1,
-        raw_label=raw if is_calibrated else None,
+        raw_label=raw,
+    )
+
+
+def _labels_in(row: Mapping[str, Any], column: str) -> tuple[NamedLabel, ...]:
+    return tuple(
+        NamedLabel(each["name"], SoftLabel(each["prob_a"], each["prob_a_ab"], each["prob_a_ba"]))
+        for each in row.get(column) or ()
     )
 
 
@@ -212,7 +226,7 @@ def arrow_schema(schema: PreferenceSchema) -> pa.Schema:
         ("chosen_prob", number),
         ("is_tie", flag),
         *((name, number) for name in ("prob_a", "prob_a_ab", "prob_a_ba")),
-        *((name, number) for name in RAW_COLUMNS if schema.is_calibrated),
+        *((name, number) for name in schema.raw_columns),
         *((name, number) for name in ("label_mass_ab", "label_mass_ba")),
         ("is_bounded", flag),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +21,9 @@ DEFAULT_SHARD_ROWS = 50_000
 
 _GROUP_ROWS, _GROUP_BYTES = 2_500, 8 * 2**20
 """Rows, or bytes of them, that are held before they go to the file as one parquet row group."""
+
+_BATCH_ROWS = 256
+"""Rows taken from a shard at a time, where they are wanted one by one."""
 
 _BLOCK_BYTES = 2**20
 """Read at a time when rows become a table."""
@@ -169,6 +172,41 @@ def read_schema(folder: Path) -> tuple[pa.Schema, int]:
     return shards[0].schema_arrow, sum(shard.metadata.num_rows for shard in shards)
 
 
+def column_values(folder: Path, column: str) -> Iterator[Any]:
+    """What a column of a run folder's rows holds, row by row, read as far as it is asked for.
+
+    Raises:
+        RunFolderError: A shard cannot be read, or has no such column.
+    """
+    import pyarrow as pa
+
+    for path in _shards(folder):
+        shard = _opened(path)
+        try:
+            for batch in shard.iter_batches(columns=[column]):
+                yield from batch.column(column).to_pylist()
+        except (OSError, KeyError, pa.ArrowInvalid) as error:
+            raise RunFolderError(
+                f"{path}: column {column} cannot be read ({error}); was it written by rlaif?"
+            ) from error
+
+
+def written_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a run folder in their order, read as far as they are asked for.
+
+    Raises:
+        RunFolderError: A shard cannot be read.
+    """
+    import pyarrow as pa
+
+    for path in _shards(folder):
+        try:
+            for batch in _opened(path).iter_batches(_BATCH_ROWS):
+                yield from batch.to_pylist()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RunFolderError(f"{path}: cannot be read ({error}); was it written by rlaif?") from error
+
+
 def rewrite_shards(source: Path, folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     """Write the rows of one run folder to another, changed: shard by shard, and a row group of each at a time.
 
@@ -177,7 +215,7 @@ def rewrite_shards(source: Path, folder: Path, change: Callable[[pa.Table], pa.T
     Args:
         source: A run folder.
         folder: The one to write; `data/` is made in it, and shards that `source` has not are removed.
-        change: From some rows to as many; it gets none, too.
+        change: From some rows to as many, or to fewer; it gets none, too.
 
     Raises:
         RunFolderError: A shard cannot be read, or not be written.
@@ -195,7 +233,9 @@ def rewrite_shards(source: Path, folder: Path, change: Callable[[pa.Table], pa.T
                 temporary, change(shard.schema_arrow.empty_table()).schema, compression="zstd"
             ) as out:
                 for number in range(shard.num_row_groups):
-                    out.write_table(change(shard.read_row_group(number)))
+                    changed = change(shard.read_row_group(number))
+                    if changed.num_rows:  # readers stumble over a row group without rows
+                        out.write_table(changed)
             os.replace(temporary, target)
         except OSError as error:
             temporary.unlink(missing_ok=True)

@@ -18,7 +18,9 @@ from rlaif.errors import InputError
 from rlaif.records import Failure, JudgedComparison
 
 _REPORTED = ("rlaif", "numpy", "scipy", "scikit-learn", "statsmodels")
-_RUN_SETTINGS = ("task", "preamble", "shots", "cot", "constitution", "principles", "orders", "debias", "scoring")
+_RUN_SETTINGS = (
+    "task", "preamble", "shots", "cot", "constitution", "principles", "orders", "debias", "scoring", "clamp",
+)  # fmt: skip
 
 
 class AuditedRun(NamedTuple):
@@ -161,10 +163,14 @@ def _run_of(given: object) -> AuditedRun | None:
     named = [_mapping(each) for each in content.get("judges") or ()]
     asks_words = not named or any(each.get("is_reward_model") is not True for each in named)
     judging = _mapping(_mapping(content.get("config")).get("judging")) if asks_words else {}
-    task = _mapping(content.get("decisive")).get("task")
+    decisive = _mapping(content.get("decisive"))
+    task = decisive.get("task")
+    settings = {name: judging[name] for name in _RUN_SETTINGS if judging.get(name) is not None}
+    if weights := decisive.get("weights"):
+        settings["weights"] = weights
     return AuditedRun(
         judges=tuple(str(each["name"]) for each in named if "name" in each),
-        settings={name: judging[name] for name in _RUN_SETTINGS if judging.get(name) is not None},
+        settings=settings,
         template=task if isinstance(task, str) else None,
         is_demonstration=any(each.get("is_demonstration") is True for each in named),
         status=str(content.get("status")),

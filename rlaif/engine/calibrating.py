@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif.engine.config import LabelConfig, RunConfig
+from rlaif.errors import RunFolderError
 from rlaif.judge.config import JudgeConfig
 
 if TYPE_CHECKING:
@@ -43,3 +45,19 @@ def calibration_facts(calibration: Calibration) -> dict[str, Any]:
     from rlaif.calibration import as_json
 
     return {**as_json(calibration), "fingerprint": calibration.fingerprint}
+
+
+def calibration_in(known: Mapping[str, Any]) -> Calibration | None:
+    """The calibration that a `run.json` tells of.
+
+    Raises:
+        RunFolderError: It cannot be read.
+    """
+    if (facts := known.get("calibration")) is None:
+        return None
+    from rlaif.calibration import from_json
+
+    try:
+        return from_json({name: value for name, value in facts.items() if name != "fingerprint"})
+    except (ValueError, AttributeError) as error:
+        raise RunFolderError(f"run.json: its calibration {error}; was it written by rlaif?") from error

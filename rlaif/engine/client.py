@@ -20,7 +20,7 @@ from rlaif.data.files import open_source
 from rlaif.engine.calibrating import calibration_of
 from rlaif.engine.config import LabelConfig, RateConfig, RunConfig
 from rlaif.engine.judges import askers_for, judgings_for, open_backends
-from rlaif.engine.labeling import calibrate, run_label
+from rlaif.engine.labeling import finish, run_label
 from rlaif.engine.rating import run_rate
 from rlaif.engine.rows import Panel, pairwise_panel, rating_panel
 from rlaif.judge.pairwise import PairwiseJudge
@@ -85,9 +85,7 @@ class Judge:
 
     async def _compare(self, prompt: Prompt, response_a: str, response_b: str) -> Judgment:
         judgment = await self._comparing.judge(_comparison(prompt, response_a, response_b))
-        if self._calibration is None:
-            return judgment
-        return calibrate(judgment, response_a, response_b, self._calibration, self.config.judging.debias)
+        return finish(judgment, response_a, response_b, self.config.judging, self._calibration)
 
     def rate(self, prompt: Prompt, response: str) -> Rating:
         """How good a response is, from 1 to 10, or of a reward model its reward; blocks until answered.

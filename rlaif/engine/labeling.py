@@ -16,9 +16,9 @@ from rlaif.engine.listening import Listener
 from rlaif.engine.rows import pairwise_panel
 from rlaif.engine.running import Columns, RunKind, Table, run
 from rlaif.engine.streaming import RunOutcome
-from rlaif.judge.config import Debias
+from rlaif.judge.config import Debias, JudgeConfig
 from rlaif.judge.pairwise import PairwiseJudge
-from rlaif.judge.scoring import combine_orders
+from rlaif.judge.scoring import clamp_probability, combine_orders
 from rlaif.records import Comparison, Judgment, Order
 
 if TYPE_CHECKING:
@@ -60,6 +60,28 @@ def calibrate(
     return replace(judgment, label=label, raw_label=own)
 
 
+def finish(
+    judgment: Judgment, response_a: str, response_b: str, judging: JudgeConfig, calibration: Calibration | None
+) -> Judgment:
+    """The judgment with the label that is written: calibrated, then clamped, each where it is wanted, and the judge's
+    own beside it.
+
+    The clamp comes last: it changes neither the sides nor the orders.
+
+    Args:
+        judgment: After samples, orders, principles and judges are averaged.
+        response_a, response_b: What was judged.
+        judging: Of which `debias` and `clamp` matter here.
+        calibration: None for none.
+    """
+    if calibration is not None:
+        judgment = calibrate(judgment, response_a, response_b, calibration, judging.debias)
+    if (kept := judging.clamp_range) is None:
+        return judgment
+    label = replace(judgment.label, prob_a=clamp_probability(judgment.prob_a, kept.low, kept.high))
+    return replace(judgment, label=label, raw_label=judgment.own_label)
+
+
 LABELING: RunKind[Comparison, Judgment, LabelStatistics] = RunKind(
     command="label",
     done="labeled",
@@ -69,8 +91,8 @@ LABELING: RunKind[Comparison, Judgment, LabelStatistics] = RunKind(
     panel=pairwise_panel,
     table=_table,
     statistics=LabelStatistics,
-    calibrate=lambda comparison, judgment, calibration, debias: calibrate(
-        judgment, comparison.response_a, comparison.response_b, calibration, debias
+    finish=lambda comparison, judgment, judging, calibration: finish(
+        judgment, comparison.response_a, comparison.response_b, judging, calibration
     ),
 )
 

@@ -23,7 +23,7 @@ RateOutcome: TypeAlias = RunOutcome[RatingStatistics]
 
 def _table(summary: InputSummary, columns: Columns) -> Table[Candidates, tuple[Rating, ...]]:
     known = columns._asdict()
-    del known["is_calibrated"]  # only comparisons are
+    del known["is_calibrated"], known["is_clamped"]  # only comparisons are
     schema = rating_schema(summary, **known)
     return Table(arrow_schema(schema), lambda candidates, ratings: to_rating_row(candidates, ratings, schema))
 
@@ -37,7 +37,7 @@ RATING: RunKind[Candidates, tuple[Rating, ...], RatingStatistics] = RunKind(
     panel=rating_panel,
     table=_table,
     statistics=RatingStatistics,
-    unused=("orders", "debias"),
+    unused=("orders", "debias", "clamp"),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,13 @@ from rlaif.data.statistics import LabelStatistics
 from rlaif.engine.calibrating import calibration_facts, doubts
 from rlaif.engine.config import CalibrateConfig, LabelConfig
 from rlaif.engine.judges import constitution_of
-from rlaif.engine.kinds import KINDS, RUNS
-from rlaif.engine.labeling import LABELING, calibrate
+from rlaif.engine.kinds import KINDS, RUNS, is_label_run
+from rlaif.engine.labeling import LABELING, finish
 from rlaif.engine.listening import Listener, SilentListener
 from rlaif.engine.run_folder import RunFolder, run_fingerprint, versions
 from rlaif.engine.running import shown_settings
 from rlaif.errors import ConstitutionError, RunFolderError
+from rlaif.judge.constitutions import Constitution
 from rlaif.records import Failure, Judgment, SoftLabel, verdict_of
 
 if TYPE_CHECKING:
@@ -40,12 +41,16 @@ class Relabeling:
         change: From (the judgment as its row tells it, our columns of the row) to the judgment with its new label.
         decisive: What the new labels depend on beside the old ones, by flag, as JSON values.
         calibration: Where the new labels are calibrated; the judge's own then stand in the raw columns.
+        before: What the new labels are compared with: the judge's own, or those of the old run.
+        left_out: Our columns that are not true of the new labels.
     """
 
     command: str
     change: Callable[[Judgment, Mapping[str, Any]], Judgment]
     decisive: Mapping[str, Any]
     calibration: Calibration | None = None
+    before: Callable[[Judgment], SoftLabel] = lambda judgment: judgment.own_label
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ class RelabelOutcome:
         folder: The new run folder.
         rows: Labels in it.
         failures: Rows of the input that had no label in the old run either.
-        changed_sides: Rows whose verdict is another one than the judge's own.
-        moved: Mean distance of `prob_a` from the judge's own.
+        changed_sides: Rows whose verdict is another one than before.
+        moved: Mean distance of `prob_a` from what it was before.
         statistics: As of a run of `rlaif label`.
     """
 
@@ -89,6 +94,15 @@ class FinishedRun:
         return self.known.get("calibration") is not None
 
     @property
+    def is_clamped(self) -> bool:
+        """Whether its labels are clamped."""
+        return self.config.judging.clamp_range is not None
+
+    def schema(self, *, is_calibrated: bool) -> PreferenceSchema:
+        """Which raw columns its rows have, or new ones made from them."""
+        return PreferenceSchema(is_calibrated=is_calibrated, is_clamped=self.is_clamped)
+
+    @property
     def judges(self) -> tuple[str, ...]:
         return tuple(judge["name"] for judge in self.known["judges"])
 
@@ -101,6 +115,17 @@ class FinishedRun:
         """Fingerprint of the prompt; None where all judges are reward models."""
         template = self.known["decisive"]["task"]
         return None if template is None else str(template)
+
+    @property
+    def constitution(self) -> Constitution | None:
+        """The one it was judged by; None without one, and where its file is gone or is another by now."""
+        try:
+            constitution = constitution_of(self.config)
+        except ConstitutionError:
+            return None
+        if constitution is None or constitution.fingerprint != self.known["decisive"]["constitution"]:
+            return None
+        return constitution
 
     @property
     def fingerprint(self) -> str:
@@ -124,14 +149,13 @@ def calibrate_run(config: CalibrateConfig, listener: Listener | None = None, *, 
     listener = listener or SilentListener()
     calibration = load_calibration(Path(config.calibration))
     run = finished_run(Path(config.input))
-    debias = run.config.judging.debias
     if run.is_calibrated:
         listener.on_message(f"{config.input} is calibrated already: starting from the judge's own probabilities in it")
     for doubt in doubts(calibration, run.judges, run.config.judging, run.template):
         listener.on_warning(doubt)
     relabeling = Relabeling(
         "calibrate",
-        lambda judgment, row: calibrate(judgment, row["response_a"], row["response_b"], calibration, debias),
+        lambda judgment, row: finish(judgment, row["response_a"], row["response_b"], run.config.judging, calibration),
         {"calibration": calibration.fingerprint},
         calibration,
     )
@@ -148,8 +172,9 @@ def finished_run(path: Path) -> FinishedRun:
     folder = RunFolder(path, "")
     known = folder.read()
     commands = [command for command, judged in RUNS.items() if judged is KINDS["label"]]
-    if known is None or known.get("command") not in commands:
+    if known is None or not is_label_run(known):
         found = "holds no run.json" if known is None else f"is a run of `rlaif {known.get('command')}`"
+        found += " over rows of another kind" if known is not None and known.get("command") in commands else ""
         expected = " or ".join(f"`rlaif {command}`" for command in commands)
         raise RunFolderError(f"{path}: {found}, expected a finished run of {expected}")
     if known.get("status") != "finished":
@@ -164,8 +189,9 @@ def finished_run(path: Path) -> FinishedRun:
             f"{path / 'data'}: holds {rows:,} rows where run.json tells of {known['counts']['rows']:,}; was it changed "
             "after the run? Run it again"
         )
-    if not run.is_calibrated and (theirs := [name for name in RAW_COLUMNS if name in schema.names]):
-        raise RunFolderError(f"{path / 'data'}: has columns {', '.join(theirs)} of its own, which calibrating writes")
+    ours = run.schema(is_calibrated=run.is_calibrated).raw_columns
+    if theirs := [name for name in RAW_COLUMNS if name in schema.names and name not in ours]:
+        raise RunFolderError(f"{path / 'data'}: has columns {', '.join(theirs)} of its own, which new labels need")
     return run
 
 
@@ -235,9 +261,9 @@ class _Rows:
     """Changes tables of rows, and counts what became of them."""
 
     def __init__(self, run: FinishedRun, relabeling: Relabeling) -> None:
-        self._change = relabeling.change
-        self._was_calibrated = run.is_calibrated
-        self._is_calibrated = relabeling.calibration is not None
+        self._relabeling = relabeling
+        self._old = run.schema(is_calibrated=run.is_calibrated)
+        self._new = run.schema(is_calibrated=relabeling.calibration is not None)
         self.statistics = LabelStatistics()
         self.changed_sides = 0
         self.moved = 0.0
@@ -249,12 +275,10 @@ class _Rows:
         import pyarrow as pa
 
         own = [name for name in OUR_COLUMNS if name in table.column_names]
-        schema = PreferenceSchema(
-            is_conversational=pa.types.is_list(table.schema.field("chosen").type), is_calibrated=self._is_calibrated
-        )
+        schema = replace(self._new, is_conversational=pa.types.is_list(table.schema.field("chosen").type))
         values = [self._label_values(row, schema) for row in table.select(own).to_pylist()]
-        if not self._is_calibrated and self._was_calibrated:
-            table = table.drop_columns(list(RAW_COLUMNS))
+        gone = {*self._relabeling.left_out, *(set(self._old.raw_columns) - set(schema.raw_columns))}
+        table = table.drop_columns([name for name in table.column_names if name in gone])
         for name in label_values("", "", _NOTHING, schema):
             kind = table.schema.field(name if name in table.column_names else "prob_a").type
             column = pa.array([each[name] for each in values], type=kind)
@@ -268,12 +292,12 @@ class _Rows:
         return table
 
     def _label_values(self, row: Mapping[str, Any], schema: PreferenceSchema) -> dict[str, Any]:
-        before = read_judgment(row, is_calibrated=self._was_calibrated)
-        after = self._change(before, row)
+        judgment = read_judgment(row, is_calibrated=self._old.is_calibrated, is_clamped=self._old.is_clamped)
+        after = self._relabeling.change(judgment, row)
         self.statistics.add(after)
-        own = before.own_label.prob_a
-        self.changed_sides += verdict_of(own) is not verdict_of(after.prob_a)
-        self.moved += abs(own - after.prob_a)
+        before = self._relabeling.before(judgment).prob_a
+        self.changed_sides += verdict_of(before) is not verdict_of(after.prob_a)
+        self.moved += abs(before - after.prob_a)
         return label_values(row["response_a"], row["response_b"], after, schema)
 
 
@@ -305,6 +329,7 @@ def _card_facts(
         constitution_fingerprint=decisive["constitution"],
         principles=_principles(run),
         principle_choice=judging.principles,
+        weights={**decisive, **relabeling.decisive}.get("weights", {}),
         source=config.input,
         source_sha256=decisive["input"],
         failed=failed,
@@ -319,11 +344,5 @@ def _card_facts(
 
 
 def _principles(run: FinishedRun) -> tuple[tuple[str, str], ...]:
-    """The constitution's, where it is still the one that the run was judged by."""
-    try:
-        constitution = constitution_of(run.config)
-    except ConstitutionError:
-        return ()
-    if constitution is None or constitution.fingerprint != run.known["decisive"]["constitution"]:
-        return ()
-    return tuple((principle.id, principle.text) for principle in constitution.principles)
+    constitution = run.constitution
+    return () if constitution is None else tuple((each.id, each.text) for each in constitution.principles)

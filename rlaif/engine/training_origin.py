@@ -15,7 +15,7 @@ class DataOrigin:
     """A run whose labels or ratings are trained on.
 
     Attributes:
-        command: What made it: label, rate, calibrate.
+        command: What made it: label, rate, calibrate, reweight.
         run_id: SHA-256 of what decided its labels and how many there are.
         status: "finished", or how far it came.
         judges: `BACKEND:MODEL` of each.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
+
+from rlaif.records import TIE_BAND
 
 Task = str
 PreambleStyle = Literal["base", "detailed"]
@@ -11,8 +14,18 @@ Orders = Literal["both", "ab", "ba", "random"]
 Debias = Literal["mean-prob", "mean-logit"]
 Scoring = Literal["logprobs", "sample"]
 
-PANEL_SETTINGS = ("allow_partial_panel",)
+DEFAULT_CLAMP = "0.4-0.6"
+"""Bai et al., Constitutional AI, arXiv:2212.08073, section 4: of chain-of-thought labels."""
+
+PANEL_SETTINGS = ("allow_partial_panel", "clamp")
 """The settings that concern reward models too; the others say what a language model is asked, and how."""
+
+
+class ClampRange(NamedTuple):
+    """What P(A preferred) is kept within: `low` in (0, 0.5), `high` = 1 - `low`."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,12 @@ class JudgeConfig:
     min_label_mass: Annotated[float, "0 to 1"] = 0.01
     """Least share of the next-token probability that must fall on the labels; a row below it fails."""
 
+    clamp: str | bool | None = None
+    """Keep P(A preferred) within this range, 0.4-0.6 where none is given: for --cot, whose verdicts are near 0 and 1.
+
+    Comes last, after all averages and the calibration; the verdict stays, and raw_prob_a keeps what prob_a was.
+    """
+
     allow_partial_panel: bool = False
     """Label a row that some judges of a panel failed on from the others, and say which; by default the row fails.
 
@@ -68,7 +87,14 @@ class JudgeConfig:
     """
 
     def __post_init__(self) -> None:
+        clamp_faults = []
+        try:
+            # Spelled in one way, so that run folders of equal ranges are equal.
+            object.__setattr__(self, "clamp", _clamp_text(self.clamp))
+        except ValueError as fault:
+            clamp_faults = [str(fault)]
         faults = [
+            *clamp_faults,
             *(
                 ["samples: more than one needs something to sample: add --cot or --scoring sample"]
                 if self.samples > 1 and not self.cot and self.scoring == "logprobs"
@@ -82,3 +108,36 @@ class JudgeConfig:
         ]
         if faults:
             raise ValueError("; ".join(faults))
+
+    @property
+    def clamp_range(self) -> ClampRange | None:
+        """What `clamp` says, as numbers; None where labels stay as they are."""
+        return None if not isinstance(self.clamp, str) else _range_in(self.clamp)
+
+
+def _clamp_text(clamp: str | bool | None) -> str | None:
+    """A clamp as it is written down, such as "0.4-0.6"; None for none.
+
+    Raises:
+        ValueError: It is no range around 0.5.
+    """
+    if clamp is None or clamp is False:
+        return None
+    found = _range_in(DEFAULT_CLAMP if clamp is True else clamp)
+    if found is None or not (found.low > 0 and found.high < 1 and found.high - 0.5 > TIE_BAND):
+        raise ValueError(f"clamp: {clamp!r}, expected LOW-HIGH with LOW above 0 and under 0.5, such as {DEFAULT_CLAMP}")
+    if abs(found.low + found.high - 1) > TIE_BAND:
+        raise ValueError(
+            f"clamp: {clamp!r} is not symmetric around 0.5, so exchanging A and B would change the label; expected "
+            f"HIGH = 1 - LOW, such as {_decimal(found.low)}-{_decimal(1 - found.low)}"
+        )
+    return f"{_decimal(found.low)}-{_decimal(found.high)}"
+
+
+def _range_in(text: str) -> ClampRange | None:
+    parts = re.fullmatch(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*", text)
+    return None if parts is None else ClampRange(float(parts[1]), float(parts[2]))
+
+
+def _decimal(number: float) -> str:
+    return f"{number:.12f}".rstrip("0").rstrip(".")

@@ -160,6 +160,21 @@ def average_orders(prob_a_ab: float, prob_a_ba: float, method: Debias = "mean-pr
     return sigmoid((_logit(prob_a_ab) + _logit(prob_a_ba)) / 2)
 
 
+def clamp_probability(prob: float, low: float, high: float) -> float:
+    """The probability kept within a range around 0.5; on the same side of 0.5 as it was.
+
+    Args:
+        prob: In [0, 1].
+        low, high: With low < 0.5 < high = 1 - low.
+
+    Source: Bai et al., Constitutional AI, arXiv:2212.08073, section 4 (0.4 to 0.6, for chain-of-thought labels).
+
+    >>> clamp_probability(0.97, 0.4, 0.6), clamp_probability(0.55, 0.4, 0.6), clamp_probability(0.0, 0.4, 0.6)
+    (0.6, 0.55, 0.4)
+    """
+    return min(max(prob, low), high)
+
+
 def combine_orders(prob_a_ab: float | None, prob_a_ba: float | None, method: Debias) -> SoftLabel:
     """The soft label from the orders that were asked (un-swapped; None: not asked).
 

@@ -41,8 +41,8 @@ class Command:
     judge: tuple[str, ...] = ("builtin:tiny",)
     """Judge, repeatable."""
 
-    weights: dict[str, float] = field(default_factory=dict)
-    """Weights."""
+    mixing: dict[str, float] = field(default_factory=dict)
+    """Mixing."""
 
     temperature: float | None = None
     """Heat."""
@@ -70,10 +70,40 @@ def test_flags_and_places_in_any_order(argv: list[str]) -> None:
 
 
 def test_flags_given_more_than_once_are_collected() -> None:
-    argv = ["in", "-o", "d", "--judge", "a", "--weights", "x=1,y=2", "--judge", "b:c", "--weights", "z=-3"]
+    argv = ["in", "-o", "d", "--judge", "a", "--mixing", "x=1,y=2", "--judge", "b:c", "--mixing", "z=-3"]
     config = parse(Command, argv, COMMAND)
     assert config.judge == ("a", "b:c")
-    assert config.weights == {"x": 1.0, "y": 2.0, "z": -3.0}
+    assert config.mixing == {"x": 1.0, "y": 2.0, "z": -3.0}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A flag that may stand alone."""
+
+    input: str
+    """File to read."""
+
+    range: str | bool | None = None
+    """Kept within it."""
+
+
+@pytest.mark.parametrize(
+    ("argv", "value"),
+    [
+        (["in"], None),
+        (["in", "--range"], True),
+        (["--range", "in"], True),
+        (["--range", "./2"], True),
+        (["--range", "--", "in"], True),
+        (["--range", "0.4-0.6", "in"], "0.4-0.6"),
+        (["--range=in", "in"], "in"),
+    ],
+)
+def test_a_flag_that_may_stand_alone_takes_no_file_for_its_value(argv: list[str], value: str | bool | None) -> None:
+    line = CommandLine("rlaif try", "Try it.", ("input",))
+    assert parse(Standing, argv, line).range == value
+    assert parse(Standing, argv, line).input == ("./2" if "./2" in argv else "in")
+    assert "--range [RANGE]" in build_parser(Standing, line).format_help()
 
 
 def test_a_negative_number_is_a_value() -> None:
@@ -124,7 +154,7 @@ def test_help_is_made_from_the_dataclass(capsys: pytest.CaptureFixture[str], mon
         "--cot, --no-cot Reasons first. (default: no)",
         "--max-tokens N Longest rationale. (default: 512)",
         "--judge BACKEND:MODEL Judge, repeatable. (default: builtin:tiny)",
-        "--weights NAME=VALUE Weights.",
+        "--mixing NAME=VALUE Mixing.",
         "--temperature X Heat.",
     ):
         assert line in lines

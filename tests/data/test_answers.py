@@ -51,9 +51,10 @@ def test_facts_of_recorded_answers():
 
 def test_calibrated_labels_are_told():
     answers = LabelAnswers()
-    answers.take({"prob_a": 0.5, "raw_prob_a": None}, comparison(None), is_ranked=False)
+    answers.take({"prob_a": 0.5, "raw_prob_a": None, "raw_prob_a_ba": None}, comparison(None), is_ranked=False)
+    answers.take({"prob_a": 0.6, "raw_prob_a": 0.7}, comparison(None), is_ranked=False)  # clamped
     assert not answers.facts().is_calibrated
-    answers.take({"prob_a": 0.5, "raw_prob_a": 0.7}, comparison(None), is_ranked=False)
+    answers.take({"prob_a": 0.5, "raw_prob_a": 0.7, "raw_prob_a_ba": 0.7}, comparison(None), is_ranked=False)
     assert answers.facts().is_calibrated
 
 

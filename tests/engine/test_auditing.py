@@ -277,9 +277,15 @@ class TestCalibration:
         assert not (tmp_path / "out").exists()
 
     def test_calibrated_probabilities_are_not_fitted_again(self) -> None:
-        table = [{**row, "raw_prob_a": row["prob_a"]} for row in self.judged(100)]
+        table = [{**row, "raw_prob_a": row["prob_a"], "raw_prob_a_ab": row["prob_a_ab"]} for row in self.judged(100)]
         with pytest.raises(CalibrationError, match="was calibrated before; fit on the judge's own"):
             audit(table, fit_calibration="c.json", **FEW)
+
+    def test_of_clamped_labels_the_orders_are_fitted(self, tmp_path: Path) -> None:
+        own = self.judged(400)
+        clamped = [{**row, "prob_a": min(0.6, max(0.4, row["prob_a"])), "raw_prob_a": row["prob_a"]} for row in own]
+        one, other = (audit(table, fit_calibration=str(tmp_path / "c.json"), **FEW).audit for table in (own, clamped))
+        assert one.calibration == other.calibration is not None
 
 
 class TestPython:

@@ -13,9 +13,12 @@ import pandas as pd
 import pytest
 
 from rlaif.backends.config import BackendConfig
-from rlaif.backends.fake import FakeBackend
+from rlaif.backends.fake import REWARDS, FakeBackend
 from rlaif.engine.config import CallConfig, LabelConfig, SourceConfig
+from rlaif.engine.explaining import explain_row
 from rlaif.engine.labeling import LabelOutcome, run_label
+from rlaif.engine.listening import SilentListener
+from rlaif.engine.run_folder import RunFolder
 from rlaif.errors import (
     BackendUnusableError,
     BudgetExceededError,
@@ -308,6 +311,111 @@ async def test_a_spent_budget_stops_cleanly_and_a_higher_one_resumes(config: Lab
     outcome = await label(priced(1e9), second)
     assert outcome.rows == 40
     assert len(first.requests) + len(second.requests) == 80
+
+
+class TestPrinciplesDrawn:
+    """`--principles sample`."""
+
+    JUDGING = JudgeConfig(constitution="helpful-harmless", principles="sample")
+
+    async def test_the_draw_is_of_seed_and_row_alone(self, config: LabelConfig, tmp_path: Path) -> None:
+        config = replace(config, judging=self.JUDGING)
+        await label(config, FakeBackend(lambda request: 0.75))
+        drawn = dict(zip(written(config)["id"], written(config)["principle"], strict=True))
+        assert set(drawn.values()) == {each.id for each in load_constitution("helpful-harmless").principles}
+        fewer = [
+            {**row, "prompt": "Another?"} for row in rows(40)[30:3:-2]
+        ]  # another order, other texts and neighbours
+        path = tmp_path / "fewer.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in fewer))
+        again = replace(config, input=str(path), out=str(tmp_path / "again"), limit=9)
+        await label(replace(again, judging=replace(self.JUDGING, orders="ab")), FakeBackend(lambda request: 0.2))
+        found = dict(zip(written(again)["id"], written(again)["principle"], strict=True))
+        assert len(found) == 9
+        assert found == {name: drawn[name] for name in found}
+        other = replace(config, out=str(tmp_path / "other"), seed=1)
+        await label(other, FakeBackend(lambda request: 0.75))
+        assert list(written(other)["principle"]) != list(drawn.values())
+
+    async def test_the_row_names_what_its_judge_was_asked(self, config: LabelConfig) -> None:
+        config = replace(config, judging=self.JUDGING)
+        backend = FakeBackend(lambda request: 0.75)
+        await label(config, backend)
+        texts = {each.id: each.text for each in load_constitution("helpful-harmless").principles}
+        prompts = [request.messages[0].content for request in backend.requests]
+        for row in written(config).itertuples():
+            asked = [prompt for prompt in prompts if f"{row.prompt}\n" in prompt]
+            assert len(asked) == 2
+            assert all(texts[row.principle] in prompt for prompt in asked)
+            explained = explain_row(RunFolder(Path(config.out), "show"), row.id)
+            assert [call.stage for call in explained.calls] == [f"ab, {row.principle}", f"ba, {row.principle}"]
+
+
+class Heard(SilentListener):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def on_message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+class TestClamp:
+    async def test_only_the_label_is_clamped_and_what_it_was_is_kept(self, config: LabelConfig) -> None:
+        judging = JudgeConfig(constitution="helpful-harmless", principles="helpful,polite", orders="ab")
+        plain = replace(config, judging=judging)
+        clamped = replace(config, out=f"{config.out}-clamped", judging=replace(judging, clamp="0.3-0.7"))
+        for each in (plain, clamped):
+            await label(each, FakeBackend(lambda request: (hash_of(request) % 97 + 1) / 99))
+        before, after = written(plain), written(clamped)
+        place = list(before.columns).index("label_mass_ab")
+        assert list(after.columns) == [*before.columns[:place], "raw_prob_a", *before.columns[place:]]
+        # what lies outside goes to the end of the range, the rest stays
+        assert list(after["prob_a"]) == [min(0.7, max(0.3, prob)) for prob in before["prob_a"]]
+        assert set(after["prob_a"]) > {0.3, 0.7}
+        assert list(after["chosen_prob"]) == [max(prob, 1 - prob) for prob in after["prob_a"]]
+        same = [name for name in before.columns if name not in ("prob_a", "chosen_prob")]
+        pd.testing.assert_frame_equal(after[same], before[same])
+        assert list(after["raw_prob_a"]) == list(before["prob_a"])
+        counts, plain_counts = run_json(clamped)["counts"], run_json(plain)["counts"]
+        assert counts == plain_counts
+        assert "## Clamp\n\n`prob_a` is kept within `0.3-0.7`" in (Path(clamped.out) / "README.md").read_text()
+        assert "raw_prob_a" not in (Path(plain.out) / "README.md").read_text()
+
+    async def test_it_is_part_of_the_run(self, config: LabelConfig) -> None:
+        clamped = replace(config, judging=JudgeConfig(cot=True, clamp=True))
+        await label(clamped, FakeBackend(lambda request: 0.75))
+        assert run_json(clamped)["decisive"]["clamp"] == "0.4-0.6"
+        again = FakeBackend(lambda request: 0.75)
+        await label(replace(clamped, judging=JudgeConfig(cot=True, clamp="0.40-0.60")), again)
+        assert again.requests == []
+        with pytest.raises(RunFolderError, match=r'clamp .was "0.4-0.6", now nothing'):
+            await label(replace(clamped, judging=JudgeConfig(cot=True)), again)
+
+    async def test_a_run_from_before_there_was_a_clamp_goes_on(self, config: LabelConfig) -> None:
+        await label(replace(config, limit=10), FakeBackend(lambda request: 0.75))
+        known = run_json(config)
+        del known["decisive"]["clamp"], known["config"]["judging"]["clamp"]
+        (Path(config.out) / "run.json").write_text(json.dumps(known))
+        backend = FakeBackend(lambda request: 0.75)
+        await label(config, backend)
+        assert (len(written(config)), len(backend.requests)) == (40, 60)
+
+    async def test_reward_models_are_clamped_too(self, config: LabelConfig) -> None:
+        clamped = replace(config, judging=JudgeConfig(clamp=True))
+        await label(clamped, FakeBackend(lambda request: float(len(request.response)), capabilities=REWARDS))  # type: ignore[union-attr]
+        # rewards 9 and 4: sigmoid(5) = 0.9933
+        row = written(clamped).iloc[9]
+        assert (row["prob_a"], row["raw_prob_a"]) == (0.6, pytest.approx(0.993307, abs=1e-6))
+        assert run_json(clamped)["decisive"]["clamp"] == "0.4-0.6"
+
+    @pytest.mark.parametrize(("cot", "said"), [(False, 1), (True, 0)])
+    async def test_without_reasons_it_is_said_what_it_is_meant_for(
+        self, config: LabelConfig, cot: bool, said: int
+    ) -> None:
+        heard = Heard()
+        judging = JudgeConfig(cot=cot, clamp=True)
+        await run_label(replace(config, judging=judging), heard, backends=(FakeBackend(lambda request: 0.75),))
+        assert len([text for text in heard.messages if "--clamp is meant for the labels of --cot" in text]) == said
 
 
 async def test_equal_requests_are_asked_once(config: LabelConfig) -> None:

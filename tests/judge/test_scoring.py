@@ -12,6 +12,7 @@ from rlaif.errors import LabelsUnseenError, LowLabelMassError
 from rlaif.judge.scoring import (
     average_orders,
     candidate_distribution,
+    clamp_probability,
     combine_orders,
     debias,
     mean_label,
@@ -159,6 +160,17 @@ def test_debias_refuses_what_is_no_probability(prob: float) -> None:
 def test_certain_orders_have_a_finite_logit_mean() -> None:
     assert debias(1.0, 0.0, "mean-logit") == pytest.approx(1.0)
     assert debias(1.0, 1.0, "mean-logit") == pytest.approx(0.5)
+
+
+@given(probs, st.floats(0.01, 0.49))
+def test_a_clamp_keeps_the_side_and_is_the_same_for_both_responses(prob: float, low: float) -> None:
+    kept = clamp_probability(prob, low, 1 - low)
+    assert low <= kept <= 1 - low
+    assert (kept > 0.5, kept < 0.5) == (prob > 0.5, prob < 0.5)
+    assert clamp_probability(1 - prob, low, 1 - low) == pytest.approx(1 - kept)
+    assert clamp_probability(kept, low, 1 - low) == kept
+    if low <= prob <= 1 - low:
+        assert kept == prob
 
 
 def test_one_order_alone_is_the_label() -> None:
