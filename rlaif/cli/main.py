@@ -42,6 +42,10 @@ COMMANDS = {
     ),
     "rate": Command("rate INPUT -o DIR", "ratings from 1 to 10 for single responses", "rlaif.cli.rate"),
     "generate": Command("generate INPUT -o DIR", "responses to prompts, and comparisons of them", "rlaif.cli.generate"),
+    "revise": Command(
+        "revise INPUT -o DIR", "responses criticised and revised by principles, and comparisons", "rlaif.cli.revise"
+    ),
+    "filter": Command("filter INPUT -o DIR", "the pairs worth training on, with counts", "rlaif.cli.filter"),
     "export": Command(
         "export DIR --format F -o FILE", "rows for other trainers: TRL, OpenRLHF, axolotl, ...", "rlaif.cli.export"
     ),

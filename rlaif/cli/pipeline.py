@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from rlaif.cli.arguments import CommandLine, parse
 from rlaif.cli.progress import duration
@@ -15,6 +16,7 @@ from rlaif.cli.runs import nearby
 from rlaif.cli.terminal import say
 from rlaif.engine.pipeline_config import PipelineConfig, Stage, StageCommand, read_pipeline
 from rlaif.errors import RlaifError
+from rlaif.extras import require
 
 LINE = CommandLine(
     prog="rlaif pipeline",
@@ -62,27 +64,45 @@ class PipelineCommand:
 def stage_commands() -> dict[str, StageCommand]:
     """The commands that may be stages, by name."""
     from rlaif.engine.config import AuditConfig, CalibrateConfig, LabelConfig, RateConfig
+    from rlaif.engine.export_config import ExportConfig
+    from rlaif.engine.filter_config import FilterConfig
     from rlaif.engine.generation_config import GenerateConfig
+    from rlaif.engine.ranking_config import RankConfig
+    from rlaif.engine.revision_config import ReviseConfig
+    from rlaif.engine.reweight_config import ReweightConfig
     from rlaif.engine.training_config import TRAIN_CONFIGS
 
-    labeled = (("filter", ""), *_LABELS)
+    figures = ("audit", ("matplotlib", "sklearn", "scipy", "statsmodels"))
+    filtered = (("filter", ""), *_LABELS)
     return {
         "generate": StageCommand(GenerateConfig, "input"),
+        "revise": StageCommand(ReviseConfig, "input", (("generate", ""),)),
         "label": StageCommand(LabelConfig, "input", (("generate", "/comparisons"), ("revise", "/comparisons"))),
         "rate": StageCommand(RateConfig, "input", (("generate", ""),)),
         "calibrate": StageCommand(CalibrateConfig, "input", _LABELS),
-        "audit": StageCommand(AuditConfig, "input", _LABELS),
+        "reweight": StageCommand(ReweightConfig, "input", _LABELS),
+        "filter": StageCommand(FilterConfig, "input", (*_LABELS, ("rate", ""))),
+        "rank": StageCommand(RankConfig, "input", (*_LABELS, ("rate", "")), needs=figures),
+        "audit": StageCommand(AuditConfig, "input", _LABELS, needs=figures),
+        "export": StageCommand(ExportConfig, "input", filtered, file=_export_file),
         **{
-            f"train {method}": StageCommand(config, "data", labeled, method=method)
+            f"train {method}": StageCommand(config, "data", filtered, needs=("train", ("accelerate", "matplotlib")))
             for method, config in TRAIN_CONFIGS.items()
         },
     }
+
+
+def _export_file(settings: Mapping[str, Any]) -> str:
+    return "pairs.json" if settings.get("format") == "halos" else "pairs.jsonl"  # HALOs opens no other
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; returns the exit code."""
     command = parse(PipelineCommand, argv, LINE)
     pipeline = read_pipeline(command.run, stage_commands())
+    for stage in pipeline.stages:
+        if needs := stage_commands()[stage.command].needs:
+            require(*needs, f"rlaif {stage.command}")
     from rlaif.engine.pipeline import DONE, Plan, Planned, plan_pipeline, run_pipeline
 
     if command.run.dry_run:
@@ -117,7 +137,7 @@ def run(argv: Sequence[str]) -> int:
         worst = max(worst, result.code)
         took = "skipped" if result.planned.plan is Plan.SKIP else duration(result.seconds)
         some = ", some rows failed" if result.code else ""
-        lines.append((result.stage.name, f"{took:>8}  {nearby(result.stage.out)}{some}"))
+        lines.append((result.stage.name, f"{took:>8}  {nearby(result.stage.folder)}{some}"))
     if not command.quiet:
         width = max(len(name) for name, _ in lines)
         print("\n".join(["", "pipeline", *(f"  {name:<{width}}  {text}" for name, text in lines)]))

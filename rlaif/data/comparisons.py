@@ -37,8 +37,9 @@ _VERDICTS: dict[object, Verdict] = {
     "tie": Verdict.TIE, 0: Verdict.TIE, "0": Verdict.TIE, "0.0": Verdict.TIE,
 }  # fmt: skip
 VERDICT_WORDS = "'a', 'b' or 'tie' (or 1, 2, 0)"
-_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
-_TRANSCRIPT_MARK = re.compile(r"\n\n(Human|Assistant):")
+SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+TRANSCRIPT_MARK = re.compile(r"\n\n(Human|Assistant):")
+"""What begins a turn of an HH-style transcript."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class ComparisonReader(RowReader[Comparison, ComparisonPlan]):
         if plan.prompt is not None:
             prompt, is_conversational = prompt_of(plan.prompt.of(row), plan.prompt.path)
         if plan.is_ranked:
-            pair = _ranked_pair(prompt, is_conversational, first, second, plan)
+            pair = ranked_pair(prompt, first, second, plan.first, plan.second, is_conversational=is_conversational)
             prompt, is_conversational, first, second = pair
         else:
             first = response_of(first, plan.first.path)
@@ -161,12 +162,27 @@ def _response_cells(present: Set[str], renames: Mapping[str, str]) -> tuple[Cell
     )
 
 
-def _ranked_pair(
-    prompt: tuple[Turn, ...] | None, is_conversational: bool, chosen: Any, rejected: Any, plan: ComparisonPlan
+def ranked_pair(
+    prompt: tuple[Turn, ...] | None,
+    chosen: Any,
+    rejected: Any,
+    chosen_cell: Cell,
+    rejected_cell: Cell,
+    *,
+    is_conversational: bool = False,
 ) -> tuple[tuple[Turn, ...], bool, str, str]:
-    """Prompt, whether it is a conversation, chosen and rejected; a prompt inside the two is taken out of them."""
+    """Prompt, whether it is a conversation, chosen and rejected; a prompt inside the two is taken out of them.
+
+    Args:
+        prompt: Where the row has one of its own.
+        chosen, rejected: What the row holds in the two cells.
+        is_conversational: Whether the row's own prompt is a message list.
+
+    Raises:
+        RowFault: The two cannot be read, or do not begin with one prompt.
+    """
     sides = []
-    for value, cell in ((chosen, plan.first), (rejected, plan.second)):
+    for value, cell in ((chosen, chosen_cell), (rejected, rejected_cell)):
         if isinstance(value, str):
             turns = (Turn("assistant", value),) if prompt is not None else _transcript(value, cell.path)
         else:
@@ -176,26 +192,26 @@ def _ranked_pair(
         sides.append(turns)
     before, other = sides[0][:-1], sides[1][:-1]
     if before != other:
-        reason = f"begins with other messages than {plan.first.path!r}, expected the same prompt"
-        raise RowFault(reason, plan.second.path)
+        reason = f"begins with other messages than {chosen_cell.path!r}, expected the same prompt"
+        raise RowFault(reason, rejected_cell.path)
     responses = sides[0][-1].content, sides[1][-1].content
     if prompt is None:
         if not before:
             reason = f"holds no prompt and the row has no column 'prompt'; expected {TEXT_OR_MESSAGES}"
-            raise RowFault(reason, plan.first.path)
+            raise RowFault(reason, chosen_cell.path)
         return before, True, *responses
     if not before or before == prompt:
         return prompt, is_conversational, *responses
     if not is_conversational and before[-1] == prompt[0]:  # the text prompt is the last of several messages
         return before, True, *responses
     raise RowFault(
-        "begins with other messages than 'prompt', expected the same, or the response alone", plan.first.path
+        "begins with other messages than 'prompt', expected the same, or the response alone", chosen_cell.path
     )
 
 
 def _transcript(text: str, column: str) -> tuple[Turn, ...]:
     r"""Split an HH-style transcript ("\n\nHuman: ...\n\nAssistant: ...") into turns."""
-    parts = _TRANSCRIPT_MARK.split(text if text.startswith("\n\n") else f"\n\n{text.lstrip()}")
+    parts = TRANSCRIPT_MARK.split(text if text.startswith("\n\n") else f"\n\n{text.lstrip()}")
     if len(parts) < 3 or parts[0].strip():
         raise RowFault(
             "is a text without a prompt in it and the row has no column 'prompt'; "
@@ -204,7 +220,7 @@ def _transcript(text: str, column: str) -> tuple[Turn, ...]:
         )
     # What stands around a turn is layout: one space after the colon; a response keeps its own outer whitespace.
     return tuple(
-        Turn(_SPEAKERS[speaker], said.removeprefix(" ")) for speaker, said in zip(parts[1::2], parts[2::2], strict=True)
+        Turn(SPEAKERS[speaker], said.removeprefix(" ")) for speaker, said in zip(parts[1::2], parts[2::2], strict=True)
     )
 
 

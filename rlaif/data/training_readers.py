@@ -49,6 +49,12 @@ class PairReader(ComparisonReader):
 
     options: TrainingOptions = field(default_factory=lambda: TrainingOptions("dpo"))
 
+    def is_given(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row that can be read says which response was chosen, and no probability."""
+        plan = self._plan_of(tuple(row))
+        assert isinstance(plan, PairPlan)
+        return plan.is_given
+
     def _plan(self, keys: tuple[str, ...]) -> PairPlan:
         plan = super()._plan(keys)
         present = set(keys)

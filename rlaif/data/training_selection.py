@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
@@ -18,6 +18,7 @@ from rlaif.records import Turn, Verdict, verdict_of
 from rlaif.training_records import LabeledPair, RatedCandidates, TrainingRow
 
 RowT = TypeVar("RowT", bound=TrainingRow)
+KeyT = TypeVar("KeyT", bound=Hashable)
 
 
 class Dropped(StrEnum):
@@ -174,18 +175,34 @@ def split_by_prompt(rows: Iterable[RowT], share: float, seed: int) -> Split[RowT
     prompts = dict.fromkeys(row.prompt for row in kept)
     held_out: set[tuple[Turn, ...]] = set()
     if share > 0.0:
-        if len(prompts) < 2:
-            raise ConfigError(f"held_out: {share}, but there is {len(prompts)} prompt, expected two to be split, or 0")
-        draws = {prompt: held_out_draw(prompt, seed) for prompt in prompts}
-        held_out = {prompt for prompt, draw in draws.items() if draw < share}
-        if not held_out:
-            held_out = {min(draws, key=draws.__getitem__)}
-        elif len(held_out) == len(prompts):
-            held_out.remove(max(draws, key=draws.__getitem__))
+        held_out = held_out_of({prompt: held_out_draw(prompt, seed) for prompt in prompts}, share)
     train = tuple(row for row in kept if row.prompt not in held_out)
     rest = tuple(row for row in kept if row.prompt in held_out)
     counts = SplitCounts(len(train), len(prompts) - len(held_out), len(rest), len(held_out))
     return Split(train, rest, counts)
+
+
+def held_out_of(draws: Mapping[KeyT, float], share: float) -> set[KeyT]:
+    """Which prompts are held out, of the numbers drawn for them; at least one, and not all.
+
+    Args:
+        draws: What `held_out_draw` gave for each prompt, by whatever tells the prompts apart.
+        share: As in `split_by_prompt`, above 0.
+
+    Raises:
+        ConfigError: There are fewer than two prompts.
+
+    >>> sorted(held_out_of({"a": 0.1, "b": 0.7, "c": 0.2}, 0.5)), held_out_of({"a": 0.6, "b": 0.7}, 0.5)
+    (['a', 'c'], {'a'})
+    """
+    if len(draws) < 2:
+        raise ConfigError(f"held_out: {share}, but there is {len(draws)} prompt, expected two to be split, or 0")
+    held_out = {prompt for prompt, draw in draws.items() if draw < share}
+    if not held_out:
+        return {min(draws, key=draws.__getitem__)}
+    if len(held_out) == len(draws):
+        held_out.remove(max(draws, key=draws.__getitem__))
+    return held_out
 
 
 def held_out_draw(prompt: tuple[Turn, ...], seed: int) -> float:

@@ -100,7 +100,7 @@ def run_pipeline(
             if planned.plan is Plan.SKIP:
                 yield StageResult(stage, planned, DONE, 0.0)
                 continue
-            if planned.plan is Plan.REDO and stage.out.exists():
+            if planned.plan is Plan.REDO and stage.folder.exists():
                 _keep_aside(stage)
             options = _write_options(pipeline, stage)
             _write_state(folder, {**state, stage.name: {"status": "running", **facts}})
@@ -109,7 +109,7 @@ def run_pipeline(
             status = {DONE: "finished", FAILED_ROWS: "finished, some rows failed"}.get(code, "stopped")
             record = {"status": status, **facts, "seconds": round(seconds, 1)}
             if code in (DONE, FAILED_ROWS):
-                record["output"] = digest_of(stage.out)
+                record["output"] = digest_of(stage.folder)
             _write_state(folder, {**state, stage.name: record})
             yield StageResult(stage, planned, code, seconds)
             if code not in (DONE, FAILED_ROWS):
@@ -142,14 +142,14 @@ def plan_stage(stage: Stage, facts: Mapping[str, Any], known: Mapping[str, Any] 
         facts: What it depends on now (`facts_of`).
         known: Its record in `pipeline.json`; None for a stage that never ran.
     """
-    if known is None or not stage.out.exists():
-        return Planned(Plan.RUN, "for the first time" if known is None else f"{stage.out} is gone")
+    if known is None or not stage.folder.exists():
+        return Planned(Plan.RUN, "for the first time" if known is None else f"{stage.folder} is gone")
     if changed := _changes(known, facts):
         return Planned(Plan.REDO, f"{'; '.join(changed)}")
     if known["status"] == "finished":
-        if digest_of(stage.out) == known.get("output"):
+        if digest_of(stage.folder) == known.get("output"):
             return Planned(Plan.SKIP, "nothing it depends on has changed")
-        return Planned(Plan.REDO, f"{stage.out} was changed after the stage had finished")
+        return Planned(Plan.REDO, f"{stage.folder} was changed after the stage had finished")
     if "failed" in known["status"]:
         return Planned(Plan.RESUME, "rows that failed are tried again")
     return Planned(Plan.RESUME, "it was cut short")
@@ -250,18 +250,18 @@ def _keep_aside(stage: Stage) -> None:
     """Move what a stage had made to NAME.old-1, and let the new run begin with a copy of its journal: what is asked
     again in the same words is answered from there."""
     number = 1
-    while (old := stage.out.with_name(f"{stage.out.name}.old-{number}")).exists():
+    while (old := stage.folder.with_name(f"{stage.folder.name}.old-{number}")).exists():
         number += 1
-    begun = stage.out.with_name(f".{stage.out.name}.new")
+    begun = stage.folder.with_name(f".{stage.folder.name}.new")
     try:
         shutil.rmtree(begun, ignore_errors=True)
-        if (stage.out / "journal").is_dir():
-            shutil.copytree(stage.out / "journal", begun / "journal")
-        stage.out.rename(old)
+        if (stage.folder / "journal").is_dir():
+            shutil.copytree(stage.folder / "journal", begun / "journal")
+        stage.folder.rename(old)
         if begun.exists():
-            begun.rename(stage.out)
+            begun.rename(stage.folder)
     except OSError as error:
-        raise RunFolderError(f"{stage.out}: cannot be kept as {old.name} ({error.strerror})") from error
+        raise RunFolderError(f"{stage.folder}: cannot be kept as {old.name} ({error.strerror})") from error
 
 
 def _write_options(pipeline: Pipeline, stage: Stage) -> Path:

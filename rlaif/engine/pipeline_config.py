@@ -4,7 +4,7 @@ reading the file."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ _KEYS = ("out", "defaults", "stages")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _REFERENCE = re.compile(r"@([^/@]+)(/.*)?")
 
-OF_PIPELINE = ("quiet", "dry_run", "config")
+OF_PIPELINE = ("quiet", "dry_run", "config", "out")
 """Options of commands that are the pipeline's to set."""
 
 
@@ -48,15 +48,15 @@ class StageCommand:
         input: The option that names what it reads.
         follows: Where that is not given: commands whose output it takes, the first of them that stands before it, the
             nearest one if several do, with a folder inside that output.
-        suffix: Of the file it writes; "" for a folder.
-        method: The word that stands behind the command's name, such as "dpo"; "" for commands without one.
+        file: The file in its folder that it writes, from its settings; None for a command that writes the folder.
+        needs: Extra of the package, and modules of it that the command cannot do without.
     """
 
     config: type[Any]
     input: str
     follows: Sequence[tuple[str, str]] = ()
-    suffix: str = ""
-    method: str = ""
+    file: Callable[[Mapping[str, Any]], str] | None = None
+    needs: tuple[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Stage:
         command: Such as "label", or "train dpo".
         given: Option -> value, as the file and its defaults say, with input and out.
         settings: Option -> value, of all its options.
-        out: What it writes.
+        folder: Where its output stands.
         after: Names of the stages whose output it reads.
     """
 
@@ -76,7 +76,7 @@ class Stage:
     command: str
     given: Mapping[str, Any]
     settings: Mapping[str, Any]
-    out: Path
+    folder: Path
     after: tuple[str, ...]
 
 
@@ -131,7 +131,7 @@ def read_pipeline(config: PipelineConfig, commands: Mapping[str, StageCommand]) 
 
 def _unknown_defaults(shared: Mapping[str, Any], commands: Mapping[str, StageCommand]) -> list[str]:
     known = {option.name for command in commands.values() for option in options(command.config)}
-    known -= {"input", "out", *OF_PIPELINE}
+    known -= {"input", *OF_PIPELINE}
     return [
         f"defaults.{name}: no command has this option{did_you_mean(name, known)}"
         for name in shared
@@ -170,10 +170,11 @@ def _stage(
         raise ConfigError(f"{where}.{command.input}: is missing, and no stage before it makes what it takes")
     after: list[str] = []
     settings = {key: _followed(value, f"{where}.{key}", before, after) for key, value in settings.items()}
-    settings.setdefault("out", str(folder / f"{name}{command.suffix}"))
+    own_folder = folder / name
+    settings["out"] = str(own_folder if command.file is None else own_folder / command.file(settings))
     resolved = resolve(command.config, None, settings, source=where, word="option")
     every = as_dict(resolved, is_flat=True)
-    return Stage(name, word, settings, every, Path(every["out"]), tuple(dict.fromkeys(after)))
+    return Stage(name, word, settings, every, own_folder, tuple(dict.fromkeys(after)))
 
 
 def _option(key: object) -> str:
@@ -202,4 +203,4 @@ def _followed(value: Any, where: str, before: Sequence[Stage], after: list[str])
         hint = did_you_mean(match[1], names) or f"; before it stand: {', '.join(names) or 'none'}"
         raise ConfigError(f"{where}: there is no stage {match[1]!r} before this one{hint}")
     after.append(stage.name)
-    return f"{stage.out}{match[2] or ''}"
+    return f"{stage.folder}{match[2] or ''}"

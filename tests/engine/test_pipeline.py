@@ -143,9 +143,9 @@ def test_failed_rows_are_tried_again(tmp_path: Path, source: Path) -> None:
 
 def test_a_journal_goes_on_in_the_new_run(tmp_path: Path, source: Path) -> None:
     def journal(stage: Stage) -> None:
-        stage.out.joinpath("journal").mkdir(parents=True, exist_ok=True)
-        seen.append(stage.out.joinpath("journal/replies").exists())
-        stage.out.joinpath("journal/replies").write_text("kept")
+        stage.folder.joinpath("journal").mkdir(parents=True, exist_ok=True)
+        seen.append(stage.folder.joinpath("journal/replies").exists())
+        stage.folder.joinpath("journal/replies").write_text("kept")
 
     seen: list[bool] = []
     run(pipeline(tmp_path, source), Runner(during=journal))

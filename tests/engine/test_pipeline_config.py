@@ -34,7 +34,7 @@ class Check:
 
 COMMANDS = {
     "make": StageCommand(Make, "input"),
-    "check": StageCommand(Check, "input", (("make", "/inner"),), suffix=".json"),
+    "check": StageCommand(Check, "input", (("make", "/inner"),), file=lambda _: "check.json"),
 }
 
 
@@ -56,10 +56,10 @@ def test_stages_get_defaults_folders_and_inputs(tmp_path: Path) -> None:
     pipeline = read(tmp_path, text)
     make, second, check = pipeline.stages
     assert make.settings == {"input": "a.jsonl", "out": "runs/p/make", "seed": 3, "colour": "blue"}
-    assert (second.settings["seed"], second.command, second.out) == (4, "make", Path("runs/p/second"))
+    assert (second.settings["seed"], second.command, second.folder) == (4, "make", Path("runs/p/second"))
     # the nearest `make` before it; an option that the command has not (colour) is not handed to it
     assert check.settings == {
-        "input": "runs/p/second/inner", "out": "runs/p/check.json", "seed": 3, "against": ["runs/p/make/other"],
+        "input": "runs/p/second/inner", "out": "runs/p/check/check.json", "seed": 3, "against": ["runs/p/make/other"],
     }  # fmt: skip
     assert set(check.after) == {"make", "second"}
 
@@ -71,7 +71,7 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     pipeline = read(tmp_path, text, out="elsewhere", set={"colour": "green", "seed": "9"})
     assert [stage.settings["colour"] for stage in pipeline.stages] == ["green", "x"]  # a stage's own word is its own
     assert pipeline.stages[0].settings["seed"] == 9
-    assert pipeline.stages[0].out == Path("elsewhere/make")
+    assert pipeline.stages[0].folder == Path("elsewhere/make")
 
 
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
