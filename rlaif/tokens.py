@@ -86,8 +86,9 @@ class PromptEncoder:
     def encode(self, messages: Sequence[Message]) -> list[Piece]:
         """The prompt's pieces, in order: chat template, contents, and the cue for the model's answer; exactly one BOS.
 
-        A model without chat template gets the contents joined by blank lines. One whose template refuses a system
-        message gets it at the head of the next message.
+        A model without chat template gets the contents joined by blank lines, without a word of who says what: it goes
+        on with the text, as a base model does. One whose template refuses a system message gets it at the head of the
+        next message.
 
         Raises:
             ConfigError: The chat template cannot render these roles.

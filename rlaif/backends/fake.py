@@ -98,9 +98,9 @@ class FakeBackend:
         if isinstance(answer, CandidateLogprobs | Reward):
             raise TypeError("a fake handler must return text, a float or a Generation to a generate request")
         text = answer if isinstance(answer, str) else ("1" if answer >= 0.5 else "2")
-        tokens = tuple(GeneratedToken(char, (TokenLogprob(char, -0.1),)) for char in text)
-        usage = Usage(self.count_tokens(request.messages), len(text))
-        return Generation(text, "stop", tokens if request.wants_logprobs else (), usage)
+        chars = text if request.wants_logprobs else ""
+        tokens = tuple(GeneratedToken(char, (TokenLogprob(char, -0.1),)) for char in chars)
+        return Generation(text, "stop", tokens, Usage(self.count_tokens(request.messages), len(text)))
 
     async def reward(self, request: RewardRequest) -> Reward:
         answer = await self._answer(request)

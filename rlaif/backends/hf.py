@@ -18,6 +18,7 @@ from rlaif.backends.in_process import Call, PromptFitter
 from rlaif.backends.model_runs import Generated, GenerateJob, PaddedRunner, Runner, Scored, ScoreJob
 from rlaif.backends.spelling import Spelling, joined, spelling_of
 from rlaif.backends.worker import LoadedOnce, Worker
+from rlaif.errors import BackendError
 from rlaif.models.loading import describe, find_model, load_model, stop_ids
 from rlaif.records import (
     CandidateLogprobs,
@@ -111,6 +112,7 @@ class HfBackend:
 
         Raises:
             PromptTooLongError: The prompt does not fit the context.
+            RequestRefusedError: The model's chat template cannot render the conversation, or there is nothing in it.
             BackendUnusableError: A label takes more tokens than two, or the model cannot be loaded.
         """
         return await self._worker.ask(request, CandidateLogprobs)
@@ -152,14 +154,15 @@ class HfBackend:
         request = call.request
         spelling = self._spelling(request.labels) if isinstance(request, ScoreRequest) else None
         follows = spelling is None or bool(spelling.splits)  # a token after the prompt has to fit as well
+        further = request.max_tokens - 1 if isinstance(request, GenerateRequest) else 0
         context = self._source.context_tokens
-        call.ids = self._prompts.fit(request.messages, None if context is None else context - follows)
+        call.ids = self._prompts.fit(request.messages, None if context is None else context - follows, further)
         if spelling is not None:
             halves = [(head.id, split.tail_ids) for split in spelling.splits for head in split.heads]
             call.jobs = [ScoreJob(call.ids, tuple(token.id for token in spelling.tokens))]
             call.jobs += [ScoreJob([*call.ids, head], tail_ids) for head, tail_ids in halves]
 
-    def _answer(self, calls: Sequence[_Call]) -> dict[int, Reply]:
+    def _answer(self, calls: Sequence[_Call]) -> dict[int, Reply | BackendError]:
         """Answer as many of the calls, the first among them, as fit into a batch: index -> reply.
 
         The first is not answered where its own jobs do not fit into one batch; its next batch has fewer left to do.
@@ -185,7 +188,7 @@ class HfBackend:
         context = self._source.context_tokens
         room = request.max_tokens if context is None else min(request.max_tokens, context - len(call.ids))
         seed = secrets.randbits(64) if request.seed is None else request.seed
-        return GenerateJob(call.ids, room, request.temperature, seed)
+        return GenerateJob(call.ids, room, request.temperature, seed, request.top_p)
 
     def _find_spelling(self, labels: tuple[str, ...]) -> Spelling:
         return spelling_of(self._source.tokenizer, labels, self._name)
@@ -202,7 +205,12 @@ class HfBackend:
         tokens = joined(spelling, dict(zip(call.jobs[0].wanted, first.logprobs, strict=True)), halves)
         return CandidateLogprobs(tokens, is_exhaustive=True, usage=Usage(len(call.ids), 0, first.cached_tokens))
 
-    def _text(self, call: _Call, generated: Generated) -> Generation:
+    def _text(self, call: _Call, generated: Generated) -> Generation | BackendError:
+        if generated.is_broken:
+            place = f"after {len(generated.ids)} tokens" if generated.ids else "at once"
+            return BackendError(
+                f"{self._name} gave no probabilities but NaN, {place}; its numbers overflow: give it another --dtype"
+            )
         spoken = generated.ids[:-1] if generated.is_stopped else generated.ids
         text: str = self._source.tokenizer.decode(spoken, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         usage = Usage(len(call.ids), len(generated.ids), generated.cached_tokens)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from rlaif.errors import BackendError, PromptTooLongError
+from rlaif.errors import BackendError, ConfigError, PromptTooLongError, RequestRefusedError
 from rlaif.records import CandidateLogprobs, Generation, Message, Reply, Request, Reward
 from rlaif.tokens import PromptEncoder, flatten, truncate
 
@@ -99,28 +99,45 @@ class PromptFitter:
         self.truncated_prompts = 0
 
     def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of the whole prompt."""
-        return sum(len(piece.ids) for piece in self._encoder.encode(messages))
+        """Tokens of the whole prompt; characters / 4 where the model's chat template cannot render it."""
+        try:
+            return sum(len(piece.ids) for piece in self._encoder.encode(messages))
+        except ConfigError:
+            return (sum(len(message.content) for message in messages) + 3) // 4
 
-    def fit(self, messages: Sequence[Message], limit: int | None) -> list[int]:
+    def fit(self, messages: Sequence[Message], limit: int | None, answer_tokens: int = 0) -> list[int]:
         """The prompt's ids, at most `limit` of them.
 
+        Args:
+            messages: The conversation.
+            limit: None where the model has none.
+            answer_tokens: Where prompts are cut, further room for an answer: at most half of what there is, and less
+                where the template's own text leaves less.
+
         Raises:
-            PromptTooLongError: It has more and is not to be cut, or it is empty.
+            PromptTooLongError: It has more and is not to be cut.
+            RequestRefusedError: The model's chat template cannot render the conversation, or there is nothing in it.
         """
-        pieces = self._encoder.encode(messages)
+        try:
+            pieces = self._encoder.encode(messages)
+        except ConfigError as error:
+            raise RequestRefusedError(f"{self._name} cannot be asked this: {error}") from error
         length = sum(len(piece.ids) for piece in pieces)
+        if limit is not None and self._truncates:
+            roomy = limit - min(answer_tokens, limit // 2)
+            fixed = sum(len(piece.ids) for piece in pieces if piece.is_template)
+            limit = roomy if fixed <= roomy else limit
         if limit is not None and length > limit:
             if not self._truncates:
                 raise PromptTooLongError(
-                    f"the prompt has {length} tokens and {self._name} takes {limit}; use fewer --shots or a shorter "
-                    "preamble, or --truncate, which cuts the middle of the longest text"
+                    f"the prompt has {length} tokens and {self._name} takes {limit}; shorten it (fewer --shots, a "
+                    "shorter preamble), or give --truncate, which cuts the middle of the longest text"
                 )
             pieces = truncate(pieces, limit)
             self.truncated_prompts += 1
         ids = flatten(pieces)
         if not ids:
-            raise PromptTooLongError("the prompt is empty; expected at least one token")
+            raise RequestRefusedError(f"{self._name} cannot be asked this: the prompt is empty, expected a text")
         return ids
 
     def report(self, context_tokens: int | None) -> None:

@@ -7,9 +7,10 @@ where it gives the same numbers.
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from rlaif.backends.drawing import Draw, Drawer
 
 if TYPE_CHECKING:
     import torch
@@ -33,21 +34,25 @@ class Scored(NamedTuple):
 class GenerateJob(NamedTuple):
     """A prompt, never empty, to be continued.
 
-    `temperature` 0 is greedy; `seed` alone decides the draws, whatever shares the batch.
+    `temperature` 0 is greedy; `top_p` 1 draws from all tokens; `seed` alone decides the draws, whatever shares the
+    batch.
     """
 
     ids: list[int]
     max_tokens: int
     temperature: float
     seed: int
+    top_p: float = 1.0
 
 
 class Generated(NamedTuple):
-    """The new tokens, with the one that ended them (`is_stopped`), if one did."""
+    """The new tokens, with the one that ended them (`is_stopped`), if one did; `is_broken` where the logits after them
+    are no numbers."""
 
     ids: list[int]
     is_stopped: bool
     cached_tokens: int
+    is_broken: bool = False
 
 
 class CancelledRunError(Exception):
@@ -105,37 +110,29 @@ def decode(
 ) -> list[Generated]:
     """Continue every job until it stops or has its tokens. Raises as `Runner.generate` does."""
     written: list[list[int]] = [[] for _ in jobs]
-    stopped = [False] * len(jobs)
-    draws = [random.Random(job.seed) for job in jobs]
+    stopped, broken = [False] * len(jobs), [False] * len(jobs)
+    drawer = Drawer([Draw(job.temperature, job.top_p, job.seed) for job in jobs])
     cached = list(decoding.cached_tokens)
     rows = list(range(len(jobs)))
     while True:
         if is_cancelled():
             raise CancelledRunError
-        best: list[int] = decoding.logits.argmax(-1).tolist()
         going = []
-        for place, row in enumerate(rows):
-            job = jobs[row]
-            token = best[place] if job.temperature == 0 else _draw(decoding.logits[place], job, draws[row])
+        for place, (row, token) in enumerate(zip(rows, drawer.next_tokens(decoding.logits, rows), strict=True)):
+            if token is None:
+                broken[row] = True
+                continue
             written[row].append(token)
             stopped[row] = token in stops
-            if not stopped[row] and len(written[row]) < job.max_tokens:
+            if not stopped[row] and len(written[row]) < jobs[row].max_tokens:
                 going.append(place)
         if not going:
             decoding.keep([])
-            return [Generated(*parts) for parts in zip(written, stopped, cached, strict=True)]
+            return [Generated(*parts) for parts in zip(written, stopped, cached, broken, strict=True)]
         if len(going) < len(rows):
             decoding.keep(going)
             rows = [rows[place] for place in going]
         decoding.step([written[row][-1] for row in rows])
-
-
-def _draw(logits: torch.Tensor, job: GenerateJob, draw: random.Random) -> int:
-    # One uniform number a token, and the inverse of the cumulative distribution in float64: the same token alone and
-    # in any batch, on any device.
-    cumulative = (logits.double().cpu() / job.temperature).softmax(-1).cumsum(-1)
-    token = int((cumulative < draw.random() * float(cumulative[-1])).sum())
-    return min(token, len(cumulative) - 1)
 
 
 def fitting(lengths: Sequence[int], max_batch_tokens: int) -> list[int]:
@@ -178,7 +175,11 @@ class PaddedRunner:
     ) -> dict[int, Generated]:
         rows = fitting([len(job.ids) + job.max_tokens for job in jobs], self._max_batch_tokens)
         batch = [jobs[row] for row in rows]
-        decoding = _PaddedDecoding(self._model, [job.ids for job in batch], self._keeps_logits, with_cache=True)
+        unique = list(dict.fromkeys(tuple(job.ids) for job in batch))
+        decoding = _PaddedDecoding(self._model, unique, self._keeps_logits, with_cache=True)
+        if len(unique) < len(batch):  # several samples of a prompt: it is computed once
+            place = {ids: index for index, ids in enumerate(unique)}
+            decoding.spread([place[tuple(job.ids)] for job in batch])
         return dict(zip(rows, decode(decoding, batch, stops, is_cancelled), strict=True))
 
 
@@ -210,6 +211,17 @@ class _PaddedDecoding:
         )
         self._cache = output.past_key_values if self._options["use_cache"] else None
         self.logits = output.logits[:, -1]
+
+    def spread(self, places: Sequence[int]) -> None:
+        """Continue the prompts at these places from now on; one that is named again is computed by the first."""
+        self.keep(places)
+        self.logits = self.logits[list(places)]
+        first = {place: row for row, place in reversed(list(enumerate(places)))}
+        lengths = self._mask.sum(-1).tolist()
+        self.cached_tokens = [
+            0 if first[place] == row else length - 1
+            for row, (place, length) in enumerate(zip(places, lengths, strict=True))
+        ]
 
     def step(self, tokens: Sequence[int]) -> None:
         import torch

@@ -25,8 +25,10 @@ from rlaif.backends.openai_refusals import (
     asks_for_max_completion_tokens,
     largest_top_logprobs,
     refuses_logprobs,
+    refuses_seed,
     refuses_temperature,
     refuses_token_ids,
+    refuses_top_p,
     words_of,
 )
 from rlaif.backends.openai_replies import (
@@ -79,7 +81,8 @@ class OpenAIBackend:
         model: Its name, as the server knows it.
         base_urls: Addresses up to and with /v1; several are replicas of one model, and each call goes to the one with
             the fewest in flight. None given: `OPENAI_BASE_URL`, else api.openai.com.
-        endpoint: "chat" applies the model's template; "completions" takes the messages' contents joined by blank lines.
+        endpoint: "chat" applies the model's template; "completions" takes the messages' contents joined by blank lines,
+            without a word of who says what: for base models, which go on with a text.
         api_key: By default `OPENAI_API_KEY`; local servers need none.
         timeout: Seconds until a call counts as lost.
         top_logprobs: Alternatives asked for; lowered, once and with a notice, when the server allows fewer.
@@ -112,7 +115,7 @@ class OpenAIBackend:
         self._connection = Connection(base_urls, api_key, timeout, trust_env)
         self._asked_top_logprobs = self._top_logprobs = top_logprobs
         self._tokens_field = "max_tokens"
-        self._sends_temperature = True
+        self._sends_temperature = self._sends_seed = True
         self._extra_body = dict(extra_body or {})
         self._learner = Learner(self._connection, model, endpoint, self._extra_body, self._say)
         self._heads: dict[LabelPlan, bytes] = {}
@@ -159,16 +162,26 @@ class OpenAIBackend:
         return self._read(body, lambda text: parse_score(text, self._endpoint, where, self._model))
 
     async def generate(self, request: GenerateRequest) -> Generation:
-        if self._learner.server is None:
-            await self._learner.learn_server()
+        """Text after the messages. What a content filter cut short comes with the finish reason content_filter.
+
+        Raises:
+            RequestRefusedError: The server or its content filter refuses; in its words.
+            BackendUnusableError: It refuses the request's top_p.
+            BackendError: As `score` does.
+        """
+        server = self._learner.server or await self._learner.learn_server()
         prompt = self._prompt_json(request.messages)
         wants_logprobs = request.wants_logprobs
+        fields = servers.sampling_fields(server.kind, request.top_p) if request.temperature > 0 else {}
 
         def data() -> bytes:
-            head = self._head(request.max_tokens, request.temperature, request.seed, wants_logprobs=wants_logprobs)
+            head = self._head(
+                request.max_tokens, request.temperature, request.seed, wants_logprobs=wants_logprobs, **fields
+            )
             return head + prompt + b"}"
 
-        body, where = await self._ask(data, self._path, wants_logprobs=wants_logprobs)
+        cuts_tail = bool(fields) and request.top_p != 1.0
+        body, where = await self._ask(data, self._path, wants_logprobs=wants_logprobs, cuts_tail=cuts_tail)
         return self._read(body, lambda text: parse_generation(text, self._endpoint, where, request.labels))
 
     async def aclose(self) -> None:
@@ -303,7 +316,7 @@ class OpenAIBackend:
         fields: dict[str, Any] = {"model": self._model, self._tokens_field if is_chat else "max_tokens": max_tokens}
         if self._sends_temperature:
             fields["temperature"] = int(temperature) if temperature == int(temperature) else temperature
-        if seed is not None:
+        if seed is not None and self._sends_seed:
             fields["seed"] = seed
         if wants_logprobs and is_chat:
             fields |= {"logprobs": True, "top_logprobs": self._top_logprobs}
@@ -311,21 +324,25 @@ class OpenAIBackend:
             fields["logprobs"] = self._top_logprobs
         return to_json(fields | more | self._extra_body)[:-1] + b","
 
-    def _may_ask_again(self, error: BackendError, known: object, *, wants_logprobs: bool) -> bool:
+    def _may_ask_again(self, error: BackendError, known: object, *, wants_logprobs: bool, cuts_tail: bool) -> bool:
         """Whether a refused request may be accepted now, because of what its refusal or another's since then taught.
 
         Args:
             error: The refusal.
             known: `_heads` when the request was made; another one by now if something was learnt since.
             wants_logprobs: Whether the request asked for log-probabilities.
+            cuts_tail: Whether the request asked for a top_p other than 1.
 
         Raises:
+            BackendUnusableError: It takes no top_p: what was asked for is not what it would give.
             LogprobsUnavailableError: The server gives no log-probabilities for this model.
             _IdsRefusedError: It gives none by token id.
         """
         words = words_of(error)
         if refuses_token_ids(words):
             raise _IdsRefusedError from error
+        if cuts_tail and refuses_top_p(words):
+            raise BackendUnusableError(f"{error} (leave --top-p at 1 for {self.name})") from error
         if known is not self._heads:
             return True
         allowed = largest_top_logprobs(words, self._top_logprobs) if wants_logprobs else None
@@ -338,6 +355,9 @@ class OpenAIBackend:
         elif self._sends_temperature and refuses_temperature(words):
             self._sends_temperature = False
             self._say(f"the server refuses a temperature, and uses its own ({words})")
+        elif self._sends_seed and refuses_seed(words):
+            self._sends_seed = False
+            self._say(f"the server refuses a seed: what it samples cannot be drawn again ({words})")
         elif wants_logprobs and refuses_logprobs(words):
             where = self._connection.replicas[0].shown
             raise LogprobsUnavailableError(f"{missing_logprobs(where, self._model)} ({words})") from error
@@ -348,14 +368,16 @@ class OpenAIBackend:
 
     # --- the exchange -------------------------------------------------------------------------------------------------
 
-    async def _ask(self, data: Callable[[], bytes], path: str, *, wants_logprobs: bool = True) -> tuple[bytes, str]:
+    async def _ask(
+        self, data: Callable[[], bytes], path: str, *, wants_logprobs: bool = True, cuts_tail: bool = False
+    ) -> tuple[bytes, str]:
         """The body of a good reply and where it came from, after adapting to a server that refuses a field."""
         while True:
             known = self._heads
             try:
                 return await self._connection.post(path, data())
             except (RequestRefusedError, BackendUnusableError) as error:
-                if not self._may_ask_again(error, known, wants_logprobs=wants_logprobs):
+                if not self._may_ask_again(error, known, wants_logprobs=wants_logprobs, cuts_tail=cuts_tail):
                     server = self._learner.server
                     hint = servers.hint_at_models(self._model, server.models) if server else ""
                     if hint and " answered 404: " in str(error):

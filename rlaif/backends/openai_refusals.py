@@ -36,9 +36,17 @@ _LOGPROBS_REFUSED = re.compile(
     rf"{_ABOUT_LOGPROBS}.{{0,60}}{_REFUSES}|{_REFUSES}.{{0,60}}{_ABOUT_LOGPROBS}", re.IGNORECASE
 )
 _LOGPROBS_LIMITED = re.compile(rf"{_ABOUT_LOGPROBS}|top_n_tokens", re.IGNORECASE)  # the latter is TGI's word
-_TEMPERATURE_REFUSED = re.compile(
-    rf"\btemperature\b(?![\"']\s*:).{{0,80}}(?:{_REFUSES}|\bonly\b)|{_REFUSES}.{{0,60}}\btemperature\b(?![\"']\s*:)",
-    re.IGNORECASE,
+
+
+def _refusal_of(field: str) -> re.Pattern[str]:
+    """A sentence that refuses a field, and does not merely quote our own request."""
+    named = rf"\b{field}\b(?![\"']\s*:)"
+    return re.compile(rf"{named}.{{0,80}}(?:{_REFUSES}|\bonly\b)|{_REFUSES}.{{0,60}}{named}", re.IGNORECASE)
+
+
+_TEMPERATURE_REFUSED, _TOP_P_REFUSED, _SEED_REFUSED = map(_refusal_of, ("temperature", "top_p", "seed"))
+_MODERATED = re.compile(
+    r"content[ _-]?(?:filter|policy|management policy)|moderation|input was flagged|responsible ?ai", re.IGNORECASE
 )
 _TOKEN_IDS = re.compile(r"logprob_token_ids|return_tokens_as_token_ids|return_token_ids")
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
@@ -66,6 +74,8 @@ def error_of_status(status: int, body: bytes, headers: Mapping[str, str], where:
         return BackendTimeoutError(message, retry_after=retry_after)
     if status >= 500 or status in (409, 425):
         return ServerFaultError(message, retry_after=retry_after)
+    if status == 403 and _MODERATED.search(f"{code} {words}"):
+        return RequestRefusedError(message)  # some gateways answer so to one prompt; else 403 is about the key
     if status in (401, 402, 403):
         return BackendUnusableError(message)
     if status in (404, 405):
@@ -169,6 +179,20 @@ def refuses_temperature(words: str) -> bool:
     True
     """
     return _TEMPERATURE_REFUSED.search(words) is not None
+
+
+def refuses_seed(words: str) -> bool:
+    """Whether a refusal is about `seed`, which some hosts do not know."""
+    return _SEED_REFUSED.search(words) is not None
+
+
+def refuses_top_p(words: str) -> bool:
+    """Whether a refusal is about `top_p`, as that of reasoning models is.
+
+    >>> refuses_top_p("Unsupported parameter: 'top_p' is not supported with this model.")
+    True
+    """
+    return _TOP_P_REFUSED.search(words) is not None
 
 
 def refuses_token_ids(words: str) -> bool:

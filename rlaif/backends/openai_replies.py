@@ -136,10 +136,11 @@ def parse_chosen(body: bytes, endpoint: Endpoint, where: str, model: str, ids: I
 def parse_generation(body: bytes, endpoint: Endpoint, where: str, labels: Collection[str] = ()) -> Generation:
     """The text of a reply and, where `labels` are given, its tokens.
 
-    Only tokens that spell a label have their alternatives read: 512 tokens with 20 each take milliseconds. Raises as
-    `parse_score`, but for `LogprobsUnavailableError`: no tokens is an answer, too.
+    Only tokens that spell a label have their alternatives read: 512 tokens with 20 each take milliseconds. Text that a
+    content filter cut short is an answer with that finish reason. Raises as `parse_score`, but for
+    `LogprobsUnavailableError`: no tokens is an answer, too.
     """
-    reply, choice, text = _open(body, endpoint, where)
+    reply, choice, text = _open(body, endpoint, where, takes_filtered=True)
     try:
         reason = choice.get("finish_reason")
         logprobs = choice.get("logprobs")
@@ -169,8 +170,14 @@ class _SurpriseError(Exception):
 _SURPRISES = (KeyError, IndexError, TypeError, AttributeError, _SurpriseError)
 
 
-def _open(body: bytes, endpoint: Endpoint, where: str) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """The reply, its first choice and that choice's text."""
+def _open(
+    body: bytes, endpoint: Endpoint, where: str, *, takes_filtered: bool = False
+) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The reply, its first choice and that choice's text; `takes_filtered`: also one that a content filter cut short.
+
+    Raises:
+        RequestRefusedError: There is a refusal in its place.
+    """
     try:
         reply = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -188,7 +195,8 @@ def _open(body: bytes, endpoint: Endpoint, where: str) -> tuple[dict[str, Any], 
         else:
             message = choice["message"]
             text, refusal = message.get("content"), message.get("refusal")
-        if choice.get("finish_reason") == "content_filter" or (refusal and not text):
+        is_filtered = choice.get("finish_reason") == "content_filter" and not (takes_filtered and text)
+        if is_filtered or (refusal and not text):
             said = f": {clean(refusal)[:LONGEST_WORDS]}" if isinstance(refusal, str) else ""
             raise RequestRefusedError(f"{where} returned no answer but its content filter's refusal{said}")
         if text is None:

@@ -56,6 +56,16 @@ _CONTINUES: dict[ServerKind, Mapping[str, Any]] = {
 }
 
 
+_SAMPLES_FROM_ALL: dict[ServerKind, Mapping[str, Any]] = {
+    # What is not said, these take from the model's generation_config.json or from defaults of their own, such as
+    # llama.cpp's 40 likeliest tokens. TGI has no such defaults, and refuses a top_p of 1.
+    ServerKind.VLLM: {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1},
+    ServerKind.SGLANG: {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1},
+    ServerKind.LLAMA_CPP: {"top_p": 1, "top_k": -1, "min_p": 0},
+    ServerKind.OLLAMA: {"top_p": 1},
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """What is known of a server.
@@ -131,6 +141,15 @@ def hint_at_models(model: str, models: Sequence[str]) -> str:
 def continuing_fields(kind: ServerKind) -> Mapping[str, Any] | None:
     """Fields of a chat request that make a server go on with the last message; None where it cannot."""
     return _CONTINUES.get(kind)
+
+
+def sampling_fields(kind: ServerKind, top_p: float) -> Mapping[str, Any]:
+    """Fields of a request that make a server sample by temperature and `top_p` alone.
+
+    >>> sampling_fields(ServerKind.UNKNOWN, 1.0), sampling_fields(ServerKind.UNKNOWN, 0.9)
+    ({}, {'top_p': 0.9})
+    """
+    return {**_SAMPLES_FROM_ALL.get(kind, {}), **({"top_p": top_p} if top_p != 1.0 else {})}
 
 
 # --- how labels are written -------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from rlaif.backends.model_runs import (
     Scored,
     ScoreJob,
     decode,
+    fitting,
     never,
     read_logprobs,
 )
@@ -61,28 +62,52 @@ class SharingRunner:
     def generate(
         self, jobs: Sequence[GenerateJob], stops: frozenset[int], is_cancelled: Callable[[], bool] = never
     ) -> dict[int, Generated]:
-        rows, cached = self._fitting([job.ids for job in jobs], [job.max_tokens for job in jobs])
+        rows = self._fitting_texts([len(job.ids) + job.max_tokens for job in jobs])
         batch = [jobs[row] for row in rows]
+        cached = self._known([job.ids for job in batch])
         leaves, logits = self._extend([job.ids for job in batch])
         decoding = _SharedDecoding(self, leaves, logits, cached, max(job.max_tokens for job in batch))
         generated = decode(decoding, batch, stops, is_cancelled)
         self._forget()
         return dict(zip(rows, generated, strict=True))
 
-    def _fitting(self, prompts: Sequence[list[int]], extra: Sequence[int] = ()) -> tuple[list[int], list[int]]:
+    def _fitting(self, prompts: Sequence[list[int]]) -> tuple[list[int], list[int]]:
         """The first prompts while their new tokens fit, and how many tokens each need not compute."""
         rows: list[int] = []
         cached: list[int] = []
         load = 0
         for row, ids in enumerate(prompts):
             known = self._tree.known_tokens(ids)
-            load += len(ids) + extra[row] if extra else max(1, len(ids) - known)
+            load += max(1, len(ids) - known)
             if rows and load > self._max_batch_tokens:
                 break
             self._tree.place(ids)
             rows.append(row)
             cached.append(min(known, len(ids) - 1))
         return rows, cached
+
+    def _fitting_texts(self, lengths: Sequence[int]) -> list[int]:
+        """The first row and those of the nearest lengths, while the texts fit.
+
+        A prompt that is sampled from several times is computed once, but each of its texts has keys and values of its
+        own, in as much memory as the longest: at most half of it may be padding.
+        """
+        rows: list[int] = []
+        load = 0
+        for row in fitting(lengths, 2 * self._max_batch_tokens):
+            load += lengths[row]
+            if rows and load > self._max_batch_tokens:
+                break
+            rows.append(row)
+        return rows
+
+    def _known(self, prompts: Sequence[list[int]]) -> list[int]:
+        """How many tokens each need not compute, those that one before it brings among them."""
+        known = []
+        for ids in prompts:
+            known.append(min(self._tree.known_tokens(ids), len(ids) - 1))
+            self._tree.place(ids)
+        return known
 
     def _extend(self, prompts: Sequence[list[int]]) -> tuple[list[Node], torch.Tensor]:
         """Compute what is new of the prompts: their nodes, and the logits (B, V) after each."""
@@ -167,6 +192,7 @@ class _SharedDecoding:
         self.cached_tokens = cached
         self._runner = runner
         self._ids = [[token for node in leaf.path() for token in node.ids] for leaf in leaves]
+        self._slots = list(range(len(leaves)))  # where in keys and values each stands: the first ones, in any order
         longest = max(map(len, self._ids)) + max_tokens
         some = leaves[0].keys, leaves[0].values
         self._keys, self._values = (
@@ -182,25 +208,34 @@ class _SharedDecoding:
                 self._values[:, row, :, node.start : node.stop] = node.values
 
     def step(self, tokens: Sequence[int]) -> None:
-        positions = [len(ids) for ids in self._ids]
+        order = sorted(range(len(tokens)), key=self._slots.__getitem__)
+        positions = [len(self._ids[row]) for row in order]
         for ids, token in zip(self._ids, tokens, strict=True):
             ids.append(token)
-        plan = StepPlan(self._keys, self._values, positions)
-        self.logits = self._runner._run(plan, tokens, positions, range(len(tokens)))
+        plan = StepPlan(self._keys[:, : len(order)], self._values[:, : len(order)], positions)
+        logits = self._runner._run(plan, [tokens[row] for row in order], positions, range(len(tokens)))
+        self.logits = logits[self._slots]
 
     def keep(self, rows: Sequence[int]) -> None:
-        for row in sorted(set(range(len(self._ids))) - set(rows)):
+        ended = sorted(set(range(len(self._ids))) - set(rows))
+        for row in ended:
             self._store(row)
-        self._ids = [self._ids[row] for row in rows]
-        if rows:
-            index = torch.tensor(rows, device=self._keys.device)
-            self._keys, self._values = self._keys[:, index], self._values[:, index]
+        # The last slots move into those that become free: closing the ranks would copy nearly all keys and values.
+        free = sorted(slot for row in ended if (slot := self._slots[row]) < len(rows))
+        self._ids, self._slots = [self._ids[row] for row in rows], [self._slots[row] for row in rows]
+        for row, slot in enumerate(self._slots):
+            if slot >= len(rows):
+                to, length = free.pop(), len(self._ids[row])
+                self._keys[:, to, :, :length] = self._keys[:, slot, :, :length]
+                self._values[:, to, :, :length] = self._values[:, slot, :, :length]
+                self._slots[row] = to
 
     def _store(self, row: int) -> None:
         node = self._runner._tree.place(self._ids[row])
         if not node.is_computed:
-            node.keys = self._keys[:, row, :, node.start : node.stop].clone()
-            node.values = self._values[:, row, :, node.start : node.stop].clone()
+            slot = self._slots[row]
+            node.keys = self._keys[:, slot, :, node.start : node.stop].clone()
+            node.values = self._values[:, slot, :, node.start : node.stop].clone()
 
 
 def _check_config(config: Any) -> None:

@@ -134,7 +134,8 @@ class VllmBackend:
 
         Raises:
             PromptTooLongError: The prompt does not fit the context.
-            RequestRefusedError: vLLM does not take this request.
+            RequestRefusedError: The model's chat template cannot render the conversation, there is nothing in it, or
+                vLLM does not take this request.
             BackendUnusableError: A label takes more tokens than two, or vLLM does not start or has died.
         """
         return await self._ask(request, CandidateLogprobs)
@@ -270,12 +271,14 @@ class VllmBackend:
             wanted = [token.id for token in spelling.tokens]
             return {"ids": call.ids, "wanted": wanted, "halves": halves, "floor": _FLOOR}
         assert isinstance(request, GenerateRequest)
-        call.ids = self._prompts.fit(request.messages, None if context is None else context - 1)
+        limit = None if context is None else context - 1
+        call.ids = self._prompts.fit(request.messages, limit, request.max_tokens - 1)
         room = request.max_tokens if context is None else min(request.max_tokens, context - len(call.ids))
         return {
             "ids": call.ids,
             "max_tokens": room,
             "temperature": request.temperature,
+            "top_p": request.top_p,
             "seed": None if request.seed is None else request.seed % (1 << 63),
             "stops": sorted(self._stops),
         }

@@ -6,7 +6,7 @@ What is said is JSON, a message a line. First comes `{"args", "cpu_args", "cpu_e
 the last two are for a CPU. Then calls come, and replies go, in any order, with the call's `id`:
 
     {"id", "ids", "wanted", "halves", "floor"}                        -> {"id", "first", "halves", "cached"}
-    {"id", "ids", "max_tokens", "temperature", "seed", "stops"}       -> {"id", "text_ids", "is_stopped", "cached"}
+    {"id", "ids", "max_tokens", "temperature", "top_p", "seed", "stops"} -> {"id", "text_ids", "is_stopped", "cached"}
     {"abort"}                                                         -> nothing
     anything that fails                                               -> {"id", "refused"} or {"id", "error"}
 
@@ -307,6 +307,7 @@ class _Calls(asyncio.Protocol):
         params = SamplingParams(
             max_tokens=message["max_tokens"],
             temperature=message["temperature"],
+            top_p=message["top_p"],
             seed=message["seed"],
             stop_token_ids=message["stops"],
             detokenize=False,

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
-from rlaif.errors import JudgmentError, TooFewVerdictsError, UnreadableVerdictError
+from rlaif.errors import JudgmentError, RequestRefusedError, TooFewVerdictsError, UnreadableVerdictError
 from rlaif.judge.config import JudgeConfig
 from rlaif.judge.constitutions import Constitution, Principle, choose_principles
 from rlaif.judge.parsing import StatedLabel, token_at
@@ -152,13 +152,12 @@ class LabelJudge(ABC):
 
     def _ask_sampled(self, messages: tuple[Message, ...], draw: Callable[[], int]) -> Ask:
         max_tokens = self.config.max_tokens if self.config.cot else self.label_tokens
-        reply = yield self._sample_request(messages, max_tokens, self.config.temperature, draw)
-        assert isinstance(reply, Generation)
+        sampled = _whole((yield self._sample_request(messages, max_tokens, self.config.temperature, draw)))
         try:
-            stated = self._stated_by(reply)
+            stated = self._stated_by(sampled)
         except UnreadableVerdictError:
-            return Reading(None, rationale=reply.text if self.config.cot else None)
-        rationale = _before(reply.text, stated) if self.config.cot else None
+            return Reading(None, rationale=sampled.text if self.config.cot else None)
+        rationale = _before(sampled.text, stated) if self.config.cot else None
         return Reading(tuple(float(label == stated.label) for label in self.labels), rationale=rationale)
 
     def _stated_by(self, sampled: Generation) -> StatedLabel:
@@ -179,17 +178,16 @@ class LabelJudge(ABC):
     def _ask_with_reasons(self, messages: tuple[Message, ...], draw: Callable[[], int]) -> Ask:
         """Reasons, then the label: from the reply's own tokens where they can be read, else in a second call."""
         temperature = self.config.temperature if self.config.samples > 1 else 0.0
-        reply = yield self._sample_request(messages, self.config.max_tokens, temperature, draw)
-        assert isinstance(reply, Generation)
-        rationale = reply.text.strip()
-        if self.verdict_in_reply and reply.finish_reason != "length":  # cut short, it has not come to its verdict
+        written = _whole((yield self._sample_request(messages, self.config.max_tokens, temperature, draw)))
+        rationale = written.text.strip()
+        if self.verdict_in_reply and written.finish_reason != "length":  # cut short, it has not come to its verdict
             try:
-                stated = self.find(reply.text)
+                stated = self.find(written.text)
             except UnreadableVerdictError:
                 pass
             else:
-                rationale = _before(reply.text, stated)
-                token = token_at(reply.tokens, reply.text, stated.start)
+                rationale = _before(written.text, stated)
+                token = token_at(written.tokens, written.text, stated.start)
                 if token is not None and not _may_go_on(token, self.labels):
                     try:
                         return self._read(CandidateLogprobs(token.alternatives), rationale)
@@ -240,6 +238,14 @@ def mean_of_known(values: Iterable[float | None]) -> float | None:
     """The mean of what is not None; None when nothing is."""
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
+
+
+def _whole(reply: Reply) -> Generation:
+    """A judge's text. Raises `RequestRefusedError` where the provider's filter cut it: what it says is not its own."""
+    assert isinstance(reply, Generation)
+    if reply.finish_reason == "content_filter":
+        raise RequestRefusedError("the provider's content filter cut the judge's reply short")
+    return reply
 
 
 def _may_go_on(token: GeneratedToken, labels: Sequence[str]) -> bool:

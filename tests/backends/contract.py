@@ -19,9 +19,10 @@ import math
 import pytest
 
 from rlaif.backends.base import Backend
-from rlaif.records import CandidateLogprobs, GenerateRequest, Message, ScoreRequest, Segment
+from rlaif.records import CandidateLogprobs, GenerateRequest, Message, Role, ScoreRequest, Segment
 
 LABELS = ("1", "2")
+ROLES: tuple[Role, ...] = ("system", "user", "assistant", "user")
 ODD_TEXTS = (
     "",
     " ",
@@ -92,6 +93,32 @@ class BackendContract:
             assert (await backend.score(ScoreRequest(messages(text), LABELS))).tokens
         else:
             assert (await backend.generate(GenerateRequest(messages(text), 4))).finish_reason
+
+    async def test_a_whole_conversation_is_answered_whatever_stands_in_it(self, backend: Backend) -> None:
+        chats = [
+            tuple(
+                Message(role, (Segment(content, False),))
+                for role, content in zip(ROLES, ("Be brief.", "Hello.", text, f"{text} And now?"), strict=True)
+            )
+            for text in ODD_TEXTS
+        ]
+        requests = [GenerateRequest(chat, 4, temperature=1.0, seed=3, top_p=0.9) for chat in chats]
+        for reply in await asyncio.gather(*map(backend.generate, requests)):
+            assert reply.finish_reason in {"stop", "length"}
+            assert reply.usage.prompt_tokens > 0
+
+    async def test_samples_of_one_prompt_are_each_their_seeds_own(self, backend: Backend) -> None:
+        requests = [
+            GenerateRequest(messages("Hello."), 6, 1.0, seed, top_p) for seed in range(4) for top_p in (1.0, 0.7)
+        ]
+        together = await asyncio.gather(*map(backend.generate, requests))
+        alone = [await backend.generate(request) for request in reversed(requests)]
+        assert [reply.text for reply in together] == [reply.text for reply in reversed(alone)]
+
+    async def test_a_nucleus_of_one_token_is_greedy(self, backend: Backend) -> None:
+        greedy = await backend.generate(GenerateRequest(messages("Hello."), 6))
+        narrow = await backend.generate(GenerateRequest(messages("Hello."), 6, 1.0, 5, top_p=1e-6))
+        assert narrow.text == greedy.text
 
     async def test_generates_no_more_than_asked_for(self, backend: Backend) -> None:
         reply = await backend.generate(GenerateRequest(messages("Hello."), 5))

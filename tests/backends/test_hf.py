@@ -20,12 +20,12 @@ from rlaif.backends import hf
 from rlaif.backends.base import Backend
 from rlaif.backends.hf import HfBackend
 from rlaif.backends.model_runs import ScoreJob
-from rlaif.errors import BackendUnusableError, ConfigError, PromptTooLongError
+from rlaif.errors import BackendError, BackendUnusableError, ConfigError, PromptTooLongError, RequestRefusedError
 from rlaif.models.loading import ModelSource, fingerprint_folder, load_model
-from rlaif.records import RATING_LABELS, CandidateLogprobs, GenerateRequest, Message, ScoreRequest, Segment
+from rlaif.records import RATING_LABELS, CandidateLogprobs, GenerateRequest, Message, Role, ScoreRequest, Segment
 from rlaif.tokens import PromptEncoder, flatten
 from tests.backends.contract import LABELS, BackendContract, messages
-from tests.tiny_models import byte_level_tokenizer, save_model
+from tests.tiny_models import CHAT_TEMPLATE, byte_level_tokenizer, save_model
 
 SHARED_MODELS = Path(__file__).resolve().parents[3] / "shared" / "models"
 
@@ -259,6 +259,88 @@ async def test_a_sample_does_not_depend_on_its_company(folder: Path) -> None:
     assert [reply.text for reply in together] == [reply.text for reply in alone]
     assert together[0].text == together[3].text
     assert together[0].text != together[2].text
+
+
+async def test_samples_of_a_prompt_share_it_and_follow_top_p(folder: Path) -> None:
+    backend = HfBackend(str(folder))
+    requests = [GenerateRequest(messages("Hello."), 6, 1.0, seed, 0.9) for seed in range(4)]
+    replies = await asyncio.gather(*map(backend.generate, requests))
+    wide = [await backend.generate(GenerateRequest(messages("Hello."), 6, 1.0, seed)) for seed in range(4)]
+    await backend.aclose()
+    assert [reply.usage.cached_tokens for reply in replies] == [0] + [replies[0].usage.prompt_tokens - 1] * 3
+    assert len({reply.text for reply in replies}) == 4
+    assert [reply.text for reply in replies] != [reply.text for reply in wide]
+
+
+async def test_a_conversation_is_what_the_chat_template_makes_of_it(folder: Path) -> None:
+    backend = HfBackend(str(folder))
+    turns: list[tuple[Role, str]] = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?"), ("user", "Bye")]
+    chat = tuple(Message(role, (Segment(text, False),)) for role, text in turns)
+    reply = await backend.generate(GenerateRequest(chat, 5))
+    rendered = backend.tokenizer.apply_chat_template(
+        [{"role": role, "content": text} for role, text in turns], add_generation_prompt=True, return_dict=False
+    )
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    written = model.generate(torch.tensor([rendered]), max_new_tokens=5, do_sample=False)[0, len(rendered) :]
+    await backend.aclose()
+    assert reply.usage.prompt_tokens == len(rendered)
+    assert reply.text == backend.tokenizer.decode(written, skip_special_tokens=True)
+
+
+async def test_a_conversation_that_the_template_cannot_render_fails_alone(tmp_path: Path) -> None:
+    alternating = (
+        "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" + CHAT_TEMPLATE
+    )
+    backend = HfBackend(str(save_model(tmp_path / "strict", tokenizer=byte_level_tokenizer(alternating))))
+    twice = (*messages("a"), *messages("b"))
+    odd, good = await asyncio.gather(
+        backend.generate(GenerateRequest(twice, 3)),
+        backend.generate(GenerateRequest(messages("a"), 3)),
+        return_exceptions=True,
+    )
+    counted = backend.count_tokens(twice)
+    await backend.aclose()
+    assert isinstance(odd, RequestRefusedError)
+    assert "hf:strict cannot be asked this: the model's chat template cannot render the roles user, user" in str(odd)
+    assert not isinstance(good, BaseException)
+    assert counted > 0
+
+
+async def test_an_empty_prompt_is_refused_where_nothing_stands_around_it(tmp_path: Path) -> None:
+    empty = (Message("user", (Segment("", False),)),)
+    backend = HfBackend(str(save_model(tmp_path / "bare", tokenizer=byte_level_tokenizer(None))))
+    with pytest.raises(RequestRefusedError, match="the prompt is empty, expected a text"):
+        await backend.generate(GenerateRequest(empty, 3))
+    await backend.aclose()
+
+
+async def test_a_cut_prompt_leaves_room_for_the_answer(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "short", context=96, eos=[0])
+    backend, refusing = HfBackend(str(folder), truncate=True), HfBackend(str(folder))
+    long = (Message("user", (Segment("x" * 200, False),)),)
+    few, many, fixed = await asyncio.gather(
+        backend.generate(GenerateRequest(long, 10)),
+        backend.generate(GenerateRequest(long, 500)),
+        backend.generate(GenerateRequest(messages("x" * 200), 500)),  # the template's own text takes more than half
+    )
+    with pytest.raises(PromptTooLongError, match="hf:short takes 95"):
+        await refusing.generate(GenerateRequest(long, 10))
+    await backend.aclose()
+    await refusing.aclose()
+    assert [reply.usage.prompt_tokens for reply in (few, many, fixed)] == [95 - 9, 95 - 95 // 2, 95]
+    assert few.usage.completion_tokens == 10 or few.finish_reason == "stop"
+    assert many.usage.completion_tokens == 48 or many.finish_reason == "stop"
+
+
+async def test_a_model_whose_numbers_overflow_fails_the_call_by_name(folder: Path) -> None:
+    backend = HfBackend(str(folder))
+    await backend.generate(GenerateRequest(messages("x"), 1))
+    with torch.no_grad():
+        backend._model.lm_head.weight[0] = math.nan
+    with pytest.raises(BackendError, match=r"hf:tiny-llama gave no probabilities but NaN, at once; .* --dtype"):
+        await backend.generate(GenerateRequest(messages("x"), 5))
+    await backend.aclose()
 
 
 def test_identity_tells_weights_dtype_and_truncation_apart_and_not_places(folder: Path, tmp_path: Path) -> None:

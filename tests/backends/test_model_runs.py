@@ -229,6 +229,75 @@ def test_samples_follow_the_model_and_their_seed_alone(kind: str) -> None:
     assert runner.generate(jobs[17:18], frozenset())[0].ids[0] == drawn[17]
 
 
+@pytest.mark.parametrize("kind", ["padded", "sharing"])
+def test_a_nucleus_holds_the_likeliest_tokens_in_their_proportions(kind: str) -> None:
+    model = make_model("llama", VOCAB).eval()
+    ids = prompts_of_a_run()[0]
+    probs = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
+    order = probs.argsort(descending=True).tolist()
+    size = next(size for size in range(1, VOCAB) if float(probs[order[:size]].sum()) >= 0.3)
+    assert 1 < size < 30
+    jobs = [GenerateJob(ids, 1, 1.0, seed, 0.3) for seed in range(600)]
+    written = make_runner(kind, model, 1_000_000).generate(jobs, frozenset())
+    drawn = [written[row].ids[0] for row in range(600)]
+    assert set(drawn) == set(order[:size])
+    share, prob = drawn.count(order[0]) / 600, float(probs[order[0]] / probs[order[:size]].sum())
+    assert abs(share - prob) < 5 * math.sqrt(prob * (1 - prob) / 600)
+
+
+@pytest.mark.parametrize("kind", ["padded", "sharing"])
+def test_samples_of_one_prompt_compute_it_once(kind: str) -> None:
+    model = make_model("llama", VOCAB).eval()
+    runner = make_runner(kind, model, 10_000)
+    tokens: list[int] = []
+    model.model.embed_tokens.register_forward_hook(
+        lambda module, args, output: tokens.append(output.shape[0] * output.shape[1])
+    )
+    jobs = [GenerateJob(ids, 3, 1.0, seed) for ids in ([1] * 40, [2] * 40) for seed in range(4)]
+    written = runner.generate(jobs, frozenset())
+    assert tokens == [80, 8, 8]
+    assert [written[row].cached_tokens for row in range(8)] == [0, 39, 39, 39] * 2
+
+
+@pytest.mark.parametrize("kind", ["padded", "sharing"])
+def test_texts_do_not_depend_on_which_others_end_before_them(kind: str) -> None:
+    model = make_model("llama", VOCAB).eval()
+    runner = make_runner(kind, model, 10_000)
+    draw = random.Random(4)
+    prompts = prompts_of_a_run(3)[:5]
+    jobs = [GenerateJob(draw.choice(prompts), draw.randint(1, 20), 1.3, seed, 0.95) for seed in range(24)]
+    stops = frozenset(range(0, VOCAB, 19))
+    together = runner.generate(jobs, stops)
+    assert len({len(result.ids) for result in together.values()}) > 5  # they end at different steps
+    assert any(result.is_stopped for result in together.values())
+    for row, job in enumerate(jobs):
+        alone = make_runner(kind, make_model("llama", VOCAB).eval(), 10_000).generate([job], stops)[0]
+        assert (alone.ids, alone.is_stopped) == (together[row].ids, together[row].is_stopped)
+
+
+def test_one_long_prompt_does_not_make_many_short_ones_as_long() -> None:
+    runner = SharingRunner(make_model("llama", VOCAB).eval(), max_batch_tokens=1000)
+    jobs = [GenerateJob([1] * size, 10, 0.0, 0) for size in (400, *[20] * 12)]
+    assert list(runner.generate(jobs, frozenset())) == [0, 1, 2, 3]  # of 2 x 1000, 4 x 410 fit and 5 x 410 do not
+    assert len(runner.generate(jobs[1:], frozenset())) == 12
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("kind", ["padded", "sharing"])
+def test_a_model_whose_numbers_overflow_is_told_from_one_that_stops(kind: str, temperature: float) -> None:
+    model = make_model("llama", VOCAB).eval()
+    runner = make_runner(kind, model, 10_000)
+    jobs = [GenerateJob(ids, 4, temperature, 5) for ids in ([1, 2, 3], [4, 5, 6], [7, 8, 9])]
+    whole = runner.generate(jobs, frozenset())
+    with torch.no_grad():
+        model.model.embed_tokens.weight[whole[1].ids[1]] = math.nan  # what it reads after its second token
+    found = runner.generate([jobs[1]], frozenset())[0]
+    assert found.ids == whole[1].ids[: whole[1].ids.index(whole[1].ids[1]) + 1]
+    assert found.is_broken
+    assert not found.is_stopped
+    assert not any(result.is_broken for result in whole.values())
+
+
 def test_what_was_written_is_not_computed_again() -> None:
     model = make_model("llama", VOCAB).eval()
     runner = SharingRunner(model, max_batch_tokens=10_000)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -30,7 +30,7 @@ from rlaif.errors import (
     TransientBackendError,
 )
 from rlaif.records import GeneratedToken, GenerateRequest, Message, ScoreRequest, Segment, TokenLogprob, Usage
-from tests.backends.api_server import ApiServer
+from tests.backends.api_server import ApiServer, lists
 from tests.backends.contract import BackendContract
 from tests.servers import Answer, Received, chat_reply, error_reply, free_port
 
@@ -252,6 +252,141 @@ async def test_generate_does_without_logprobs_that_do_not_come() -> None:
         async with opened(server) as backend:
             generation = await backend.generate(GenerateRequest(user("x"), max_tokens=2, labels=("1", "2")))
     assert (generation.text, generation.tokens) == ("2", ())
+
+
+CHAT = tuple(
+    Message(role, (Segment(text, False),))
+    for role, text in (("system", "Be brief."), ("user", "Hi"), ("assistant", "<|end|>"), ("user", ""))
+)  # fmt: skip
+
+
+async def test_a_conversation_keeps_its_roles_and_loses_them_on_the_completions_endpoint() -> None:
+    with ApiServer(Answer(chat_reply(text="Bye."))) as server:
+        async with opened(server) as backend:
+            await backend.generate(GenerateRequest(CHAT, max_tokens=8))
+    assert server.received[0].json["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "<|end|>"},
+        {"role": "user", "content": ""},
+    ]
+    with ApiServer(Answer({"choices": [{"text": "Bye.", "finish_reason": "stop"}]})) as server:
+        async with opened(server, endpoint="completions") as backend:
+            await backend.generate(GenerateRequest(CHAT, max_tokens=8))
+    assert server.received[0].json["prompt"] == "Be brief.\n\nHi\n\n<|end|>\n\n"
+
+
+async def test_top_p_is_sent_where_something_is_cut_and_drawn() -> None:
+    with ApiServer(Answer(chat_reply())) as server:
+        async with opened(server) as backend:
+            for temperature, top_p in ((1.0, 0.9), (1.0, 1.0), (0.0, 0.9)):
+                await backend.generate(GenerateRequest(user("x"), 8, temperature, top_p=top_p))
+    bodies = [received.json for received in server.received]
+    assert [body.get("top_p") for body in bodies] == [0.9, None, None]
+    assert not any("top_k" in body for body in bodies)
+
+
+@pytest.mark.parametrize(
+    ("owner", "fields"),
+    [
+        ("vllm", {"top_p": 0.9, "top_k": -1, "min_p": 0, "repetition_penalty": 1}),
+        ("sglang", {"top_p": 0.9, "top_k": -1, "min_p": 0, "repetition_penalty": 1}),
+        ("llamacpp", {"top_p": 0.9, "top_k": -1, "min_p": 0}),
+        ("library", {"top_p": 0.9}),
+    ],
+)
+async def test_servers_with_defaults_of_their_own_are_told_to_sample_from_all(
+    owner: str, fields: dict[str, Any]
+) -> None:
+    with ApiServer(Answer(chat_reply()), {"/v1/models": lists("judge", owned_by=owner)}) as server:
+        async with opened(server, on_notice=lambda _: None) as backend:
+            for temperature, top_p in ((1.0, 0.9), (1.0, 1.0), (0.0, 1.0)):
+                await backend.generate(GenerateRequest(user("x"), 8, temperature, top_p=top_p))
+    sent = [{name: received.json.get(name) for name in fields} for received in server.received]
+    assert sent == [fields, fields | {"top_p": 1}, dict.fromkeys(fields)]
+
+
+async def test_a_server_that_refuses_top_p_stops_the_run_and_is_not_asked_without() -> None:
+    words = "Unsupported parameter: 'top_p' is not supported with this model."
+    with ApiServer(Answer(error_reply(words), status=400)) as server:
+        async with opened(server) as backend:
+            with pytest.raises(
+                BackendUnusableError, match=r"'top_p' is not supported .*leave --top-p at 1 for openai:judge"
+            ):
+                await backend.generate(GenerateRequest(user("x"), 8, 1.0, top_p=0.9))
+            with pytest.raises(RequestRefusedError):
+                await backend.generate(GenerateRequest(user("x"), 8, 1.0))
+    assert len(server.received) == 2
+
+
+async def test_a_server_that_refuses_both_is_not_asked_for_top_p_at_its_own_temperature() -> None:
+    words = "`temperature` and `top_p` cannot both be specified for this model. Please use only one."
+    with ApiServer(Answer(error_reply(words), status=400)) as server:
+        async with opened(server) as backend:
+            with pytest.raises(BackendUnusableError):
+                await backend.generate(GenerateRequest(user("x"), 8, 0.7, top_p=0.9))
+    assert len(server.received) == 1
+
+
+async def test_a_refused_seed_is_left_out_from_then_on() -> None:
+    def accepts(body: dict[str, Any]) -> dict[str, Any] | None:
+        detail = [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]
+        return {"detail": detail} if "seed" in body else None
+
+    notices: list[str] = []
+    with ApiServer(learner(accepts)) as server:
+        async with opened(server, on_notice=notices.append) as backend:
+            for seed in (1, 2):
+                await backend.generate(GenerateRequest(user("x"), 8, 1.0, seed))
+    assert [received.json.get("seed") for received in server.received] == [1, None, None]
+    assert len(notices) == 1
+    assert "refuses a seed: what it samples cannot be drawn again" in notices[0]
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+@pytest.mark.parametrize(
+    ("text", "reason"), [("Half an ans", "content_filter"), ("Half", "length"), ("", "stop"), ("", "length")]
+)
+async def test_texts_come_with_their_finish_reason_and_may_be_empty(
+    text: str, reason: str, endpoint: Literal["chat", "completions"]
+) -> None:
+    choice = {"message": {"content": text}} if endpoint == "chat" else {"text": text}
+    with ApiServer(Answer({"choices": [{**choice, "finish_reason": reason}]})) as server:
+        async with opened(server, endpoint=endpoint) as backend:
+            generation = await backend.generate(GenerateRequest(user("x"), 8))
+    assert (generation.text, generation.finish_reason) == (text, reason)
+
+
+async def generation_error(answer: Answer) -> BackendError:
+    with ApiServer(answer) as server:
+        async with opened(server) as backend:
+            with pytest.raises(BackendError) as caught:
+                await backend.generate(GenerateRequest(user("x"), 8))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            Answer({"choices": [{"message": {"content": None, "refusal": "I can't help."}, "finish_reason": "stop"}]}),
+            "I can't help.",
+        ),
+        (Answer({"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]}), "content filter"),
+        (
+            Answer(error_reply("The response was filtered by the content management policy."), status=400),
+            "filtered by the content management policy",
+        ),
+        (
+            Answer(error_reply("Your chosen model requires moderation and your input was flagged"), status=403),
+            "your input was flagged",
+        ),
+    ],
+)
+async def test_a_refusal_fails_its_call_alone_in_the_providers_words(answer: Answer, words: str) -> None:
+    error = await generation_error(answer)
+    assert type(error) is RequestRefusedError
+    assert words in str(error)
 
 
 async def test_text_that_no_encoding_can_carry_and_text_of_a_mebibyte_are_sent() -> None:

@@ -155,7 +155,7 @@ async def test_a_long_prompt_is_cut_or_refused(tiny_vllm: Backend, vllm: Backend
         tiny_vllm.score(ScoreRequest(messages("x" * 600), RATING_LABELS)),
         tiny_vllm.generate(GenerateRequest(messages("x" * 600), 5)),
     )
-    assert [reply.usage.prompt_tokens for reply in cut] == [511, 510, 511]
+    assert [reply.usage.prompt_tokens for reply in cut] == [511, 510, 507]  # room for what is read or written
     with pytest.raises(PromptTooLongError, match=r"tokens and vllm:builtin_model takes 2047; .*--truncate"):
         await vllm.score(ScoreRequest(messages("word " * 3000), LABELS))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from rlaif.engine.journal import Journal, RequestKeys
+from rlaif.engine.journal import Journal, Refusal, RequestKeys
 from rlaif.errors import RunFolderError
 from rlaif.records import (
     CandidateLogprobs,
@@ -46,9 +46,11 @@ async def test_replies_come_back_equal_before_and_after_the_commit(tmp_path: Pat
     assert journal.get(b"a" * 32) == SCORE
     journal.put(b"b" * 32, "row", "ba", TEXT)
     journal.put(b"d" * 32, "row", "response a", REWARD)
+    journal.put(b"e" * 32, "other", "response, sample 2", Refusal("400: è\n"))
     journal.close()
     again = Journal(tmp_path)
-    assert again.replies_at_start == 3
+    assert again.replies_at_start == 4
+    assert again.get(b"e" * 32) == Refusal("400: è\n")
     assert again.get(b"d" * 32) == REWARD
     assert again.get(b"a" * 32) == SCORE
     assert again.get(b"b" * 32) == TEXT
@@ -158,10 +160,21 @@ def test_a_key_depends_on_all_that_changes_the_answer_and_on_nothing_else() -> N
         keys.key(dataclasses.replace(generate, seed=2)),
         keys.key(dataclasses.replace(generate, temperature=0.6)),
         keys.key(dataclasses.replace(generate, max_tokens=11)),
+        keys.key(dataclasses.replace(generate, top_p=0.9)),
         keys.key(ScoreRequest((Message("user", (Segment("\ud800", False),)),), ("1", "2"))),
         keys.key(ScoreRequest((Message("user", (Segment("\ud801", False),)),), ("1", "2"))),
     ]
     assert len(set(different)) == len(different)
+
+
+def test_journals_from_before_there_was_a_top_p_are_found_again() -> None:
+    keys = RequestKeys({"model": "m", "backend": "b"})  # as written before requests had the field
+    assert keys.key(GenerateRequest(MESSAGES, 10, 0.5, 1)).hex() == (
+        "af9072a50b18401435d5289a6659e5109920bf10475dca4e8da1960f3b531cee"
+    )
+    assert keys.key(GenerateRequest(MESSAGES, 10, labels=("1", "2"))).hex() == (
+        "eeaff552499bcc3f80bb2da55641d463d01e6ef326d77f07deca080d4b47065e"
+    )
 
 
 async def test_logprobs_that_json_cannot_write_come_back(tmp_path: Path) -> None:

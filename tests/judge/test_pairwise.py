@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif.errors import LabelsUnseenError, TooFewVerdictsError
+from rlaif.errors import LabelsUnseenError, RequestRefusedError, TooFewVerdictsError
 from rlaif.judge.config import JudgeConfig
 from rlaif.judge.constitutions import Constitution, Principle
 from rlaif.judge.pairwise import PairwiseJudge, combine_panel
@@ -279,6 +279,15 @@ def test_an_answer_without_labels_is_an_error_and_no_half() -> None:
 def test_settings_that_make_no_sense_are_refused(fault: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(fault)) if "cot" not in fault else "temperature"):
         JudgeConfig(**fault)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "config", [JudgeConfig(cot=True), JudgeConfig(scoring="sample", cot=True), JudgeConfig(scoring="sample")]
+)
+def test_a_reply_that_the_providers_filter_cut_gives_no_verdict(config: JudgeConfig) -> None:
+    cut = Generation("Preferred response: 1", "content_filter")
+    with pytest.raises(RequestRefusedError, match="content filter cut the judge's reply short"):
+        run(PairwiseJudge(config), COMPARISON, lambda _: cut)
 
 
 def test_a_panel_is_the_mean_and_keeps_each_judge() -> None:
