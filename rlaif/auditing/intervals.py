@@ -205,7 +205,7 @@ def resampled_values(
     by_cluster = _by_cluster(stacked, clusters, count)
     ends = np.cumsum([each.terms.shape[1] for each in sums.values()], dtype=np.int64)
     drawn: dict[str, list[FloatArray]] = {name: [] for name in statistics}
-    for draws in _draws(count, resamples, seed):
+    for draws in cluster_draws(count, resamples, seed):
         products = draws @ by_cluster
         for (name, statistic), end in zip(sums.items(), ends, strict=True):
             drawn[name].append(statistic.of_sums(products[:, end - statistic.terms.shape[1] : end]))
@@ -220,7 +220,7 @@ def _by_cluster(terms: FloatArray, clusters: IntArray, count: int) -> FloatArray
     return np.stack(columns, axis=1) if columns else np.zeros((count, 0))
 
 
-def _draws(count: int, resamples: int, seed: int) -> Iterator[FloatArray]:
+def cluster_draws(count: int, resamples: int, seed: int) -> Iterator[FloatArray]:
     """How often each cluster is drawn in each resample, a chunk of resamples at a time (R, C)."""
     rng = np.random.default_rng(seed)
     left = resamples
@@ -246,7 +246,7 @@ def _figure(statistic: Statistic, value: float, drawn: FloatArray | None, cluste
     if len(drawn) and np.ptp(drawn) > _NO_SPREAD and fewest > 1:
         effective = max(2.0, min(float(each.sum() ** 2 / (each**2).sum()) for each in sizes))
         noise = statistic.noise if isinstance(statistic, SumStatistic) else 0.0
-        low, high = _t_interval(value, float(drawn.std()), effective, None if noise else statistic.bounds)
+        low, high = t_interval(value, float(drawn.std()), effective, None if noise else statistic.bounds)
         low -= noise
     elif statistic.bounds is None:
         return Figure(value, None, None, n, "resampling has no spread")
@@ -264,9 +264,9 @@ def _cluster_sizes(clusters: IntArray) -> FloatArray:
     return np.unique(clusters, return_counts=True)[1].astype(np.float64)
 
 
-def _t_interval(value: float, error: float, size: float, bounds: tuple[float, float] | None) -> tuple[float, float]:
+def t_interval(value: float, error: float, size: float, bounds: tuple[float, float] | None) -> tuple[float, float]:
     """value +- t * error on the logit scale, or on its own where there are no bounds (or the value is one of them)."""
-    reach = _t_quantile(size - 1.0) * error * math.sqrt(size / (size - 1.0))
+    reach = t_quantile(size - 1.0) * error * math.sqrt(size / (size - 1.0))
     if bounds is None or not bounds[0] < value < bounds[1]:
         return value - reach, value + reach
     least, most = bounds
@@ -280,7 +280,7 @@ def _t_interval(value: float, error: float, size: float, bounds: tuple[float, fl
 
 
 @lru_cache(maxsize=1024)
-def _t_quantile(freedom: float) -> float:
+def t_quantile(freedom: float) -> float:
     from scipy.stats import t
 
     return float(t.ppf(1.0 - (1.0 - LEVEL) / 2, freedom))

@@ -213,19 +213,20 @@ class Audit:
 
     def as_json(self) -> dict[str, Any]:
         """The content of `audit.json`: the figures at the top level beside everything else."""
-        content = {item.name: _as_json(getattr(self, item.name)) for item in dataclasses.fields(self)}
+        content = {item.name: json_value(getattr(self, item.name)) for item in dataclasses.fields(self)}
         figures = content.pop("figures")
         return {"source": content.pop("source"), "findings": content.pop("findings"), **figures, **content}
 
 
-def _as_json(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """Results of any depth as JSON values; a figure is {value, low, high, n}, and why where something is missing."""
     if isinstance(value, Figure):
         shown = {"value": value.value, "low": value.low, "high": value.high, "n": value.n}
         return shown if value.why is None else {**shown, "why": value.why}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _as_json(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return {item.name: json_value(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _as_json(item) for key, item in value.items()}
+        return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_as_json(item) for item in value]
+        return [json_value(item) for item in value]
     return value

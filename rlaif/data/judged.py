@@ -20,7 +20,7 @@ from rlaif.data.recorded import RecordedColumn, missing_column, verdict_like
 from rlaif.data.schema import json_text
 from rlaif.data.sources import InputSummary, ReadOptions, input_failure, read_comparisons_with_values, scan
 from rlaif.errors import ConfigError, InputError
-from rlaif.records import Comparison, Failure, JudgedComparison
+from rlaif.records import Comparison, Failure, JudgedComparison, Turn
 
 GROUP_OF_NULL = "none"
 DEFAULT_GROUP = "task"
@@ -231,6 +231,20 @@ def sampling_prob_of(value: Any, column: str = "sampling_prob") -> float | None:
     return number
 
 
+def cluster_of(row: Mapping[str, Any], prompt: Sequence[Turn], column: str | None) -> str:
+    """What a row's cluster is called: what stands in a column or path, or else a hash of the prompt. Raises `RowFault`
+    where nothing stands there."""
+    if column is None:
+        return hashlib.sha256(orjson.dumps([list(turn) for turn in prompt])).hexdigest()[:16]
+    try:
+        value = value_at(row, column)
+    except KeyError:
+        raise RowFault(f"is missing; the row has: {', '.join(row)}", column) from None
+    if value is None or value == "" or value != value:
+        raise RowFault(f"is {described(value)}, expected what the row's cluster is called", column)
+    return _text(value)
+
+
 @dataclass
 class _Context:
     """What a row has beside the judge's answer."""
@@ -244,22 +258,10 @@ class _Context:
         return JudgedComparison(
             replace(comparison, extra={}),  # not looked at again, and all rows stay in memory
             prob_a=None,
-            cluster=self._cluster(row, comparison),
+            cluster=cluster_of(row, comparison.prompt, self.cluster),
             groups={column: self._group(row, column) for column in self.by},
             sampling_prob=sampling_prob_of(row.get("sampling_prob")),
         )
-
-    def _cluster(self, row: Mapping[str, Any], comparison: Comparison) -> str:
-        if self.cluster is None:
-            turns = orjson.dumps([list(turn) for turn in comparison.prompt])
-            return hashlib.sha256(turns).hexdigest()[:16]
-        try:
-            value = value_at(row, self.cluster)
-        except KeyError:
-            raise RowFault(f"is missing; the row has: {', '.join(row)}", self.cluster) from None
-        if value is None or value == "" or value != value:
-            raise RowFault(f"is {described(value)}, expected what the row's cluster is called", self.cluster)
-        return _text(value)
 
     def _group(self, row: Mapping[str, Any], column: str) -> str:
         try:
