@@ -2,7 +2,8 @@
 
 A comparison walks: Comparison -> (rendered) ScoreRequest -> CandidateLogprobs -> Judgment -> row of the dataset; a
 response to be rated: Candidates -> ScoreRequest -> CandidateLogprobs -> Rating -> row. Of a reward model,
-RewardRequest -> Reward stand in the middle. A prompt to be answered: Prompt -> GenerateRequest -> Generation -> Sample.
+RewardRequest -> Reward stand in the middle. A prompt to be answered: Prompt -> GenerateRequest -> Generation -> Sample;
+where the answer is revised, Samples make a RevisionChain.
 """
 
 from __future__ import annotations
@@ -284,6 +285,9 @@ class Generation:
 CUT_OFF = "length"
 """The `finish_reason` of text that ends where `max_tokens` did."""
 
+RAN_ON = "ran on"
+"""The `finish_reason` of text that went on with a next section of its prompt, and is cut before that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -336,6 +340,54 @@ class SampledResponses:
 
     kept: tuple[Sample, ...]
     dropped: tuple[DroppedSample, ...] = ()
+
+
+class RevisionRequests(NamedTuple):
+    """What a principle asks of a reviser: what to look for in a response, and how to rewrite it."""
+
+    principle: str
+    critique_request: str
+    revision_request: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionRound:
+    """One round of a revision: what was asked by a principle, and what was written.
+
+    Attributes:
+        requests: Of the principle that was drawn.
+        critique: Of the response so far.
+        revision: The response as it should have been.
+    """
+
+    requests: RevisionRequests
+    critique: Sample
+    revision: Sample
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a revision. One that is cut off counts, and its `finish_reason` says so."""
+        return self.revision.refusal is None and self.revision.text != ""
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionChain:
+    """What became of one response.
+
+    Attributes:
+        initial: The response that was revised.
+        sample: How the policy came to it; None where the input brought it.
+        rounds: In their order; one without a usable revision is the last.
+    """
+
+    initial: str
+    sample: Sample | None
+    rounds: tuple[RevisionRound, ...]
+
+    @property
+    def usable(self) -> tuple[RevisionRound, ...]:
+        """The rounds that have a revision."""
+        return tuple(each for each in self.rounds if each.is_usable)
 
 
 @dataclass(frozen=True, slots=True)

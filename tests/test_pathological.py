@@ -13,9 +13,12 @@ import pandas as pd
 import pytest
 from servers import Answer, Received, ScriptedServer
 
-from rlaif.backends.config import BackendConfig
+from rlaif.backends.config import BackendConfig, ModelConfig
 from rlaif.engine.config import CallConfig, LabelConfig
+from rlaif.engine.generation import generate_file
+from rlaif.engine.generation_config import GenerateConfig
 from rlaif.engine.labeling import LabelOutcome, label_file
+from rlaif.policies.sampling import SamplingConfig
 
 ITEMS = Path(__file__).resolve().parents[2] / "shared" / "data" / "pathological.jsonl"
 pytestmark = pytest.mark.skipif(not ITEMS.is_file(), reason="needs ../shared/data")
@@ -86,3 +89,30 @@ def test_a_model_in_this_process_labels_all_that_fits_and_names_the_rest(tmp_pat
     _, table, failures = label(tmp_path / "cut", BackendConfig(judge=("builtin:tiny",), truncate=True), source)
     assert failures == []
     assert set(table["id"]) == too_long
+
+
+def test_a_policy_is_sent_every_prompt_as_it_is(tmp_path: Path) -> None:
+    asked: list[list[dict[str, str]]] = []
+
+    def policy(received: Received) -> Answer:
+        if received.method != "POST":
+            return Answer(status=404)
+        asked.append(received.json["messages"])
+        choice = {"message": {"content": asked[-1][-1]["content"][::-1]}, "finish_reason": "stop"}
+        return Answer({"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 9}})
+
+    with ScriptedServer(policy) as server:
+        config = GenerateConfig(
+            str(ITEMS),
+            str(tmp_path / "run"),
+            policy=("openai:mock",),
+            sampling=SamplingConfig(samples=1),
+            backend=ModelConfig(base_url=(server.url,)),
+        )
+        outcome = generate_file(config)
+    assert (outcome.run.rows, outcome.run.failures) == (len(items()), 0)
+    prompts = [item["prompt"] for item in items()]
+    turns = [[{"role": "user", "content": each}] if isinstance(each, str) else each for each in prompts]
+    assert sorted(map(json.dumps, asked)) == sorted(map(json.dumps, turns))
+    table = pd.read_parquet(tmp_path / "run" / "data")
+    assert [texts[0][::-1] for texts in table["responses"]] == [each[-1]["content"] for each in turns]

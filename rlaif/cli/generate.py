@@ -80,4 +80,6 @@ def summary(outcome: GenerateOutcome) -> str:
 
 
 def _of_single(count: int) -> str:
-    return f" ({count:,} prompts have one response only)" if count else ""
+    if not count:
+        return ""
+    return f" ({count:,} {'prompt has' if count == 1 else 'prompts have'} one response only)"

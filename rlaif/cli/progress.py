@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from rlaif.backends.registry import demonstration_warnings
@@ -152,6 +153,40 @@ class BarDisplay(LineDisplay):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class StagedDisplay:
+    """Shows work that starts more than once, each time with a display of its own.
+
+    Args:
+        doing: What is done to rows, start by start.
+        is_quiet: Whether only warnings are shown.
+    """
+
+    def __init__(self, doing: Sequence[str], *, is_quiet: bool) -> None:
+        self._coming = [display_for(is_quiet=is_quiet, doing=each) for each in doing]
+        self._shown = self._coming[0]
+
+    @property
+    def latest(self) -> Progress | None:
+        return self._shown.latest
+
+    def on_start(self, rows_total: int, judges: tuple[str, ...], replies_in_journal: int) -> None:
+        self._shown.close()
+        self._shown = self._coming.pop(0)
+        self._shown.on_start(rows_total, judges, replies_in_journal)
+
+    def on_progress(self, progress: Progress) -> None:
+        self._shown.on_progress(progress)
+
+    def on_message(self, text: str) -> None:
+        self._shown.on_message(text)
+
+    def on_warning(self, text: str) -> None:
+        self._shown.on_warning(text)
+
+    def close(self) -> None:
+        self._shown.close()
 
 
 def new_bar() -> Bar:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -15,12 +15,15 @@ from rlaif.cli.terminal import say
 from rlaif.engine.config import SourceConfig
 from rlaif.errors import ConfigError, InputError, did_you_mean
 from rlaif.judge.config import JudgeConfig
+from rlaif.policies.revision import RevisionConfig
 from rlaif.records import GenerateRequest, Generation, Order, Reply, Request, RewardRequest
 from rlaif.visibility import visible
 
 if TYPE_CHECKING:
     from rlaif.backends.base import Capabilities
-    from rlaif.engine.running import RunKind
+    from rlaif.data.files import RowSource
+    from rlaif.data.sources import InputSummary, ReadOptions
+    from rlaif.engine.run_folder import RunFolder
 
 PROMPT = CommandLine(
     prog="rlaif show prompt",
@@ -29,13 +32,17 @@ PROMPT = CommandLine(
         "The prompts go to stdout, the lines that tell them apart to stderr."
     ),
     positionals=("input",),
-    epilog="--command rate shows a rating prompt, for rows as rlaif rate takes them.",
+    epilog=(
+        "--command rate shows a rating prompt, for rows as rlaif rate takes them; --command revise what a policy gets, "
+        "for rows as rlaif revise takes them."
+    ),
 )
 RUN = CommandLine("rlaif show run", "Print what a run did.", ("folder",))
-ROW = CommandLine("rlaif show row", "Print everything known of one label.", ("folder", "id"))
+ROW = CommandLine("rlaif show row", "Print everything known of one row.", ("folder", "id"))
 
 SECTIONS = ("prompt", "run", "row")
 REASONS = "(the judge's reasons stand here)"
+OWN_TEXT = "(what the policy wrote stands here)"
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,9 @@ class ShowPromptCommand:
     """`rlaif show prompt INPUT`."""
 
     input: str
-    """Rows, as for rlaif label or rlaif rate."""
+    """Rows, as for rlaif label, rlaif rate or rlaif revise."""
 
-    command: Literal["label", "rate"] = "label"
+    command: Literal["label", "rate", "revise"] = "label"
     """Whose prompts to show."""
 
     id: str | None = None
@@ -61,6 +68,7 @@ class ShowPromptCommand:
     """Print the prompts only."""
 
     judging: JudgeConfig = field(default_factory=JudgeConfig)
+    revising: RevisionConfig = field(default_factory=RevisionConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     source: SourceConfig = field(default_factory=SourceConfig)
 
@@ -111,9 +119,22 @@ def _show_run(command: ShowRunCommand) -> int:
     from rlaif.engine.run_folder import RunFolder
 
     folder = RunFolder(Path(command.folder), "show")
+    if (written := _written(folder)) is not None:
+        from rlaif.cli.generation_reports import generation_report
+        from rlaif.cli.revision_reports import revision_report
+
+        report = generation_report if written["command"] == "generate" else revision_report
+        print(visible(report(folder.path, written)))
+        return 0
     _, _, known = config_of_run(folder)
     print(visible(run_report(folder.path, known)))
     return 0
+
+
+def _written(folder: RunFolder) -> dict[str, Any] | None:
+    """`run.json` of a run whose rows a policy wrote; None of another folder."""
+    known = folder.read()
+    return known if known is not None and known.get("command") in ("generate", "revise") else None
 
 
 def _show_row(command: ShowRowCommand) -> int:
@@ -122,6 +143,14 @@ def _show_row(command: ShowRowCommand) -> int:
     from rlaif.engine.run_folder import RunFolder
 
     folder = RunFolder(Path(command.folder), "show")
+    if (written := _written(folder)) is not None:
+        from rlaif.cli.generation_reports import candidates_report
+        from rlaif.cli.revision_reports import chain_report
+        from rlaif.engine.explaining import explain_candidates
+
+        known = explain_candidates(folder, command.id, label_of(folder.path, command.id))
+        print(visible((candidates_report if written["command"] == "generate" else chain_report)(known)))
+        return 0
     explanation = explain_row(folder, command.id)
     judging = config_of_run(folder)[1].judging
     is_sampled = judging.constitution is not None and judging.principles == "sample"
@@ -131,6 +160,8 @@ def _show_row(command: ShowRowCommand) -> int:
 
 
 def _show_prompt(command: ShowPromptCommand) -> int:
+    if command.command == "revise":
+        return _show_revision(command)
     from rlaif.engine.judges import judge_with
     from rlaif.engine.kinds import KINDS
     from rlaif.judge.constitutions import load_constitution
@@ -139,7 +170,7 @@ def _show_prompt(command: ShowPromptCommand) -> int:
     name = command.judging.constitution
     constitution = load_constitution(name) if name else None
     judge: Any = judge_with(kind.judge, command.judging, constitution, _capabilities(command), seed=command.seed)
-    row = _row(kind, command)
+    row = _row(command, kind.scan, kind.read)
     calls = [call for call in judge.plan(row) if call.sample == 0]
     if not calls:
         say(f"row {row.id}: both responses are the same, so the label is 0.5 and no judge is asked")
@@ -148,12 +179,44 @@ def _show_prompt(command: ShowPromptCommand) -> int:
         about = f"row {row.id}, {'order ' if place in tuple(Order) else ''}{place}"
         about += f", principle {principle[0]}" if principle else ""
         for number, step in enumerate(_steps(judge.ask(row, call)), 1):
-            for message in step.request.messages:
-                if not command.quiet:
-                    sys.stdout.flush()
-                    say(f"----- {about}, step {number} ({step.wants}), {message.role} message -----")
-                _write(message.content, is_raw=command.raw)
+            _show_step(step, f"{about}, step {number}", command)
     return 0
+
+
+def _show_revision(command: ShowPromptCommand) -> int:
+    """What a policy gets for one row; made-up texts stand where its own would."""
+    from rlaif.data.sources import read_prompts, scan_prompts
+    from rlaif.judge.constitutions import load_constitution, revision_requests
+    from rlaif.judge.revising import RevisionPrompts, before_next_section
+    from rlaif.policies.revision import ReviseCall, Reviser
+
+    if command.judging.constitution is None:
+        raise ConfigError("constitution: is missing, and responses are revised by its principles; such as polite")
+    requests = revision_requests(load_constitution(command.judging.constitution), command.judging.principles)
+    prompts = RevisionPrompts(command.revising.revision_shots)
+    reviser = Reviser("policy", command.revising, requests, prompts, before_next_section, seed=command.seed)
+    row = _row(
+        command,
+        lambda source, options: scan_prompts(source, options, takes_responses=True),
+        lambda source, options, summary: read_prompts(source, options, takes_responses=True, summary=summary),
+    )
+    conversation = reviser.ask(row, ReviseCall())
+    request = next(conversation)
+    for number in itertools.count(1):
+        _show_step(_Step(request, _wants(request)), f"row {row.id}, revising, step {number}", command)
+        try:
+            request = conversation.send(Generation(OWN_TEXT, "stop"))
+        except StopIteration:
+            break
+    return 0
+
+
+def _show_step(step: _Step, about: str, command: ShowPromptCommand) -> None:
+    for message in step.request.messages:
+        if not command.quiet:
+            sys.stdout.flush()
+            say(f"----- {about} ({step.wants}), {message.role} message -----")
+        _write(message.content, is_raw=command.raw)
 
 
 class _Step(NamedTuple):
@@ -196,8 +259,12 @@ def _write(text: str, *, is_raw: bool) -> None:
         print(visible(text), flush=True)
 
 
-def _row(kind: RunKind[Any, Any, Any], command: ShowPromptCommand) -> Any:
-    """The row with the id asked for, or the first one.
+def _row(
+    command: ShowPromptCommand,
+    scan: Callable[[RowSource, ReadOptions], InputSummary],
+    read: Callable[[RowSource, ReadOptions, InputSummary], Iterator[Any]],
+) -> Any:
+    """The row with the id asked for, or the first one; `scan` and `read` are those of its kind.
 
     Raises:
         InputError: There is none; names the nearest ids.
@@ -208,7 +275,7 @@ def _row(kind: RunKind[Any, Any, Any], command: ShowPromptCommand) -> Any:
     source = open_source(command.input)
     options = ReadOptions(command.source.columns, command.seed, command.source.skip_bad_rows)
     ids: list[str] = []
-    for row in kind.read(source, options, kind.scan(source, options)):
+    for row in read(source, options, scan(source, options)):
         if command.id is None or row.id == command.id:
             return row
         ids.append(row.id)

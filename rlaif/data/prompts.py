@@ -22,32 +22,41 @@ from rlaif.data.columns import (
     prompt_of,
     response_of,
 )
-from rlaif.records import Prompt
+from rlaif.data.comparisons import ranked_pair
+from rlaif.errors import ConfigError
+from rlaif.records import Prompt, Turn
 
 
 @dataclass(frozen=True, slots=True)
 class PromptPlan(Plan):
-    """Which columns of a row to be answered mean what."""
+    """Which columns of a row to be answered mean what; `ranked`: chosen and rejected, whose common beginning is the
+    prompt of a row that has no other."""
 
     response: Cell | None
+    ranked: tuple[Cell, Cell] | None
 
 
 @dataclass
 class PromptReader(RowReader[Prompt, PromptPlan]):
-    """Reads rows to be answered.
+    """Reads rows to be answered. Without a prompt of its own, a row of chosen and rejected is asked what both answer.
 
     Attributes:
         takes_responses: Whether a row may bring a response: its own column, or the first of a list of responses. If
             not, such columns are kept as the user's own.
 
     Raises:
-        ConfigError: As `RowReader`.
+        ConfigError: As `RowReader`; or `columns` names a response, and none is taken.
     """
 
     our_columns: ClassVar[tuple[str, ...]] = ("id", "prompt", "response", "responses")
     expected = "one prompt a row"
 
     takes_responses: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.takes_responses and (unused := sorted({"response", "responses"} & set(self.columns))):
+            raise ConfigError(f"--columns names {unused[0]!r}, which is not read here, expected one of id, prompt")
 
     @property
     def facts(self) -> dict[str, bool]:
@@ -56,28 +65,34 @@ class PromptReader(RowReader[Prompt, PromptPlan]):
     def _plan(self, keys: tuple[str, ...]) -> PromptPlan:
         present = set(keys)
         prompt = find_prompt(keys, self.columns)
+        ranked = None
         if prompt is None:
-            raise missing_prompt(keys)
+            if not {"chosen", "rejected"} <= present:
+                raise missing_prompt(keys)
+            ranked = Cell("chosen"), Cell("rejected")
         identity = find_cell("id", (), present, self.columns)
         response = None
         if self.takes_responses:
-            response = find_cell("response", RESPONSE_ALIASES, present, self.columns)
-            response = response or find_cell("responses", (), present, self.columns)
+            names = ("responses", "response") if "responses" in self.columns else ("response", "responses")
+            cells = [find_cell(name, (), present, self.columns) for name in names]
+            response = next((cell for cell in cells if cell is not None), None)
+            # an alias last: beside responses, "answer" and the like say something else
+            response = response or find_cell("response", RESPONSE_ALIASES, present, self.columns)
         return PromptPlan(
             id=identity,
             prompt=prompt,
             extras=other_columns(keys, (identity, prompt, response)),
             response=response,
+            ranked=ranked,
         )
 
     def _record(self, row: Mapping[str, Any], plan: PromptPlan, given_id: str | None) -> Prompt:
-        assert plan.prompt is not None  # `_plan` refuses rows without one
-        prompt, is_conversational = prompt_of(plan.prompt.of(row), plan.prompt.path)
+        prompt, is_conversational, path = _prompt_of(row, plan)
         if prompt[-1].role != "user":
             reason = f"ends with a message of the {prompt[-1].role}, expected one of the user to be answered"
-            raise RowFault(reason, plan.prompt.path)
+            raise RowFault(reason, path)
         if any(turn.role == "tool" for turn in prompt):
-            raise RowFault("holds a message of a tool, expected system, user and assistant messages", plan.prompt.path)
+            raise RowFault("holds a message of a tool, expected system, user and assistant messages", path)
         response = None if plan.response is None else _first_response(plan.response.of(row), plan.response.path)
         row_id = given_id
         if row_id is None:
@@ -90,6 +105,16 @@ class PromptReader(RowReader[Prompt, PromptPlan]):
             extra={column: row[column] for column in plan.extras},
             is_conversational=is_conversational,
         )
+
+
+def _prompt_of(row: Mapping[str, Any], plan: PromptPlan) -> tuple[tuple[Turn, ...], bool, str]:
+    """A row's prompt, whether it is a conversation, and the column it comes from."""
+    if plan.ranked is not None:
+        chosen, rejected = plan.ranked
+        prompt, is_conversational, _, _ = ranked_pair(None, chosen.of(row), rejected.of(row), chosen, rejected)
+        return prompt, is_conversational, chosen.path
+    assert plan.prompt is not None  # `_plan` refuses rows with neither
+    return *prompt_of(plan.prompt.of(row), plan.prompt.path), plan.prompt.path
 
 
 def _first_response(value: Any, column: str) -> str:

@@ -127,9 +127,7 @@ def read_candidates(
     return (each.record for each in read_rows(source, options or ReadOptions(), CandidatesReader, summary))
 
 
-def scan_prompts(
-    source: object, options: ReadOptions | None = None, *, takes_responses: bool = False
-) -> InputSummary:
+def scan_prompts(source: object, options: ReadOptions | None = None, *, takes_responses: bool = False) -> InputSummary:
     """`scan` for prompts to be answered; with `takes_responses`, a row may bring an answer to be revised."""
     return scan_rows(source, options or ReadOptions(), partial(PromptReader, takes_responses=takes_responses))
 

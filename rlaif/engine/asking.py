@@ -11,10 +11,10 @@ from typing import cast
 from rlaif.backends.base import Backend, LanguageBackend, RewardBackend
 from rlaif.data.costs import cost_usd
 from rlaif.engine.config import CallConfig
-from rlaif.engine.journal import Journal, RequestKeys
+from rlaif.engine.journal import Journal, Refusal, RequestKeys
 from rlaif.engine.limiter import Limiter
 from rlaif.engine.retry import call_with_retries
-from rlaif.errors import BudgetExceededError
+from rlaif.errors import BudgetExceededError, RequestRefusedError
 from rlaif.records import (
     GeneratedToken,
     GenerateRequest,
@@ -91,6 +91,8 @@ class Asker:
                 # whoever asked was cancelled, and this row was not: ask for it here
         if self._journal is not None and (known := self._journal.get(key)) is not None:
             self._counts.replayed += 1
+            if isinstance(known, Refusal):
+                raise RequestRefusedError(known.words)
             self._counts.usage += known.usage
             return known
         self._check_budget()
@@ -117,8 +119,15 @@ class Asker:
             self._journal.put(key, row_id, stage, reply)
         return reply
 
+    def keep_refusal(self, request: Request, row_id: str, stage: str, refusal: RequestRefusedError) -> None:
+        """Journal a refusal that a finished row holds: it is not asked again, and the row stays what it is."""
+        key = self._keys.key(request)
+        if self._journal is not None and self._journal.get(key) is None:
+            self._journal.put(key, row_id, stage, Refusal(str(refusal)))
+
     async def _call(self, request: Request) -> Reply:
         async def call() -> Reply:
+            self._check_budget()  # again: a row may ask hundreds of times at once, and what they cost shows only now
             # The judge was made for what the backend is (`engine.judges.judge_with`).
             if isinstance(request, RewardRequest):
                 return await cast(RewardBackend, self.backend).reward(request)

@@ -31,8 +31,9 @@ class Estimate:
 
 @dataclass
 class _Tally:
-    """What has been counted so far."""
+    """What has been counted so far. `stand_in` is what replies are taken to be."""
 
+    stand_in: str = ""
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -50,10 +51,12 @@ class _Tally:
                 self.completion_tokens += 1
                 return
             self.completion_tokens += request.max_tokens
-            said += request.max_tokens
+            if request.wants_logprobs:  # the verdict stands in the reply, as a rule
+                return
+            said += 0 if self.stand_in else request.max_tokens  # the later prompts hold a stand-in themselves
             try:
-                request = conversation.send(Generation("", "length"))
-            except (StopIteration, JudgmentError):  # the empty text holds no verdict
+                request = conversation.send(Generation(self.stand_in, "length"))
+            except (StopIteration, JudgmentError):  # a made-up text holds no verdict
                 return
 
 
@@ -83,6 +86,8 @@ async def estimate_calls(
     failures: int,
     calls: CallConfig,
     on_row: Callable[[int], None] = lambda _: None,
+    *,
+    stand_in: str = "",
 ) -> Estimate:
     """Count what those who are asked about rows would be asked.
 
@@ -92,8 +97,10 @@ async def estimate_calls(
         failures: Rows that cannot be read.
         calls: With the prices.
         on_row: Told how many rows are counted.
+        stand_in: A reply for requests whose text goes into the next prompt; without, as many tokens as are asked for
+            count as said before.
     """
-    tally = _Tally()
+    tally = _Tally(stand_in)
     count = 0
     for backend, judge in asked:
         async with aclosing(backend):

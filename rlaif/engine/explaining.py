@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +11,15 @@ from typing import Any
 from rlaif.backends.base import Capabilities
 from rlaif.config import resolve
 from rlaif.data.files import open_source
+from rlaif.data.shards import column_values
 from rlaif.engine.config import RunConfig
-from rlaif.engine.journal import Journal, RequestKeys
+from rlaif.engine.journal import Journal, JournaledReply, Refusal, RequestKeys
 from rlaif.engine.judges import constitution_of, judge_with
 from rlaif.engine.kinds import RUNS
 from rlaif.engine.rows import stage_of
 from rlaif.engine.run_folder import RunFolder
 from rlaif.engine.running import RunKind, read_options, rows_of
-from rlaif.errors import InputError, JudgmentError, RunFolderError, did_you_mean
+from rlaif.errors import InputError, JudgmentError, RequestRefusedError, RunFolderError, did_you_mean
 from rlaif.judge.base import Reading
 from rlaif.records import Candidates, Comparison, Failure, Reply, Request
 
@@ -26,7 +29,7 @@ class Exchange:
     """One request of one call, and the reply that stands in the journal (None: not asked yet, or it failed)."""
 
     request: Request
-    reply: Reply | None
+    reply: Reply | Refusal | None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,23 @@ class Explanation:
     failures: tuple[Failure, ...]
 
 
+@dataclass(frozen=True)
+class ExplainedCandidates:
+    """What is known of one row of candidates.
+
+    Attributes:
+        id: The row's.
+        row: As written; None when it failed or is not written yet.
+        replies: All that stand in the journal.
+        failures: Every time it failed, oldest first.
+    """
+
+    id: str
+    row: Mapping[str, Any] | None
+    replies: tuple[JournaledReply, ...]
+    failures: tuple[Failure, ...]
+
+
 def config_of_run(folder: RunFolder) -> tuple[RunKind[Any, Any, Any], RunConfig, dict[str, Any]]:
     """What a run judges, its config and its whole `run.json`.
 
@@ -69,6 +89,10 @@ def config_of_run(folder: RunFolder) -> tuple[RunKind[Any, Any, Any], RunConfig,
         hint = "; see probe.json in it" if known is not None and known.get("command") == "probe" else hint
         raise RunFolderError(f"{folder.path}: holds {found}, expected a run of {commands}{hint}")
     judged = RUNS[known["command"]]
+    if known.get("is_label_run") is False:
+        raise RunFolderError(
+            f"{folder.path}: its rows come from no run of `rlaif label`; README.md in it tells of them"
+        )
     return judged.kind, resolve(judged.config, None, known["config"]), known
 
 
@@ -107,6 +131,26 @@ def explain_row(folder: RunFolder, row_id: str) -> Explanation:
     return Explanation(row, tuple(calls), failures)
 
 
+def explain_candidates(folder: RunFolder, row_id: str, row: Mapping[str, Any] | None) -> ExplainedCandidates:
+    """Everything known of one row of a run that samples responses.
+
+    Args:
+        folder: The run's.
+        row_id: The row's id.
+        row: The row as written; None when it is not.
+
+    Raises:
+        InputError: There is nothing known of such a row.
+    """
+    with closing(Journal(folder.journal, read_only=True)) as journal:
+        replies, failures = tuple(journal.replies_of(row_id)), tuple(journal.failures_of(row_id))
+    if row is None and not replies and not failures:
+        ids = list(column_values(folder.path, "id"))
+        near = did_you_mean(row_id, ids) or f"; the first ids are {', '.join(itertools.islice(ids, 3))}"
+        raise InputError(f"has no row with the id {row_id!r}{near if ids else ''}", path=str(folder.path))
+    return ExplainedCandidates(row_id, row, replies, failures)
+
+
 def _explain_call(conversation: Any, stage: str, keys: RequestKeys, journal: Journal) -> ExplainedCall:
     exchanges: list[Exchange] = []
     request: Request = next(conversation)
@@ -116,7 +160,10 @@ def _explain_call(conversation: Any, stage: str, keys: RequestKeys, journal: Jou
         if reply is None:
             return ExplainedCall(stage, tuple(exchanges), None, None)
         try:
-            request = conversation.send(reply)
+            if isinstance(reply, Refusal):
+                request = conversation.throw(RequestRefusedError(reply.words))
+            else:
+                request = conversation.send(reply)
         except StopIteration as finished:
             return ExplainedCall(stage, tuple(exchanges), finished.value, None)
         except JudgmentError as error:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif.backends.base import Backend
-from rlaif.backends.config import ModelConfig
-from rlaif.backends.registry import is_demonstration, open_backend
+from rlaif.backends.registry import is_demonstration
 from rlaif.data.duplicates import near_duplicate_of
 from rlaif.data.files import RowSource, open_source
 from rlaif.data.generated import (
@@ -26,7 +25,7 @@ from rlaif.data.generated import (
 from rlaif.data.generation_card import GenerationFacts, render_generation_card
 from rlaif.data.generation_statistics import GenerationStatistics
 from rlaif.data.pairing import comparison_rows, draw_pairs
-from rlaif.data.shards import RowWriter
+from rlaif.data.shards import RowWriter, written_rows
 from rlaif.data.sources import InputSummary, read_prompts, scan_prompts
 from rlaif.engine.asking import Asker
 from rlaif.engine.estimating import Estimate, estimate_calls
@@ -34,11 +33,11 @@ from rlaif.engine.generation_config import DROPS, GenerateConfig
 from rlaif.engine.journal import Journal
 from rlaif.engine.judges import askers_for
 from rlaif.engine.listening import Listener, SilentListener
+from rlaif.engine.policies import Policy, open_policies, policies_json
 from rlaif.engine.rows import Panel
 from rlaif.engine.run_folder import RunFolder, public_config, without_queries
 from rlaif.engine.running import read_options, rows_total
 from rlaif.engine.streaming import RunOutcome, Session, stream_rows
-from rlaif.errors import ConfigError
 from rlaif.policies.sampling import Sampler
 from rlaif.policies.selection import select_samples
 from rlaif.records import Prompt, SampledResponses
@@ -50,17 +49,8 @@ COMMAND = "generate"
 COMPARISONS = "comparisons"
 """Folder of the comparisons, in the run folder."""
 
-
-@dataclass(frozen=True)
-class Policy:
-    """A policy: what it is asked, and who answers. A member of a panel."""
-
-    judge: Sampler
-    asker: Asker
-
-    @property
-    def name(self) -> str:
-        return self.asker.backend.name
+_ROWS_AT_ONCE = 32
+"""Rows of candidates, of which comparisons are made in one go."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +66,6 @@ class GenerateOutcome:
     run: RunOutcome[GenerationStatistics]
     comparisons: int
     single: int
-
-
-def open_policies(specs: Sequence[str], config: ModelConfig) -> tuple[Backend, ...]:
-    """The models that are to answer.
-
-    Raises:
-        ConfigError: There is no such model, or it is one that writes nothing.
-    """
-    backends = tuple(open_backend(spec, config, word="policy") for spec in specs)
-    for backend in backends:
-        if backend.capabilities.has_rewards:
-            raise ConfigError(f"policy {backend.name} is a reward model, which writes no text; name a language model")
-    return backends
 
 
 def generate_file(config: GenerateConfig, listener: Listener | None = None, *, command: str = "") -> GenerateOutcome:
@@ -166,7 +143,11 @@ async def _generate(
 
     rows = prompts_of(config, source, summary)
     example = await stream_rows(session, rows, panel.attempt, to_row, arrow_schema(schema), describe)
-    comparisons, single = _write_comparisons(config, session.folder.path, comparisons_schema(schema))
+    try:
+        comparisons, single = await _write_comparisons(config, session.folder.path, comparisons_schema(schema))
+    except BaseException:
+        describe("interrupted")
+        raise
     facts = GenerationFacts(
         title=session.folder.path.resolve().name,
         policies=session.names,
@@ -202,27 +183,25 @@ def policy_panel(config: GenerateConfig, askers: Iterable[Asker]) -> Panel[Promp
         return select_samples(samples, drop, None if config.keep_duplicates else near_duplicates)
 
     members = [Policy(Sampler(asker.backend.name, config.sampling, seed=config.seed), asker) for asker in askers]
-    return Panel(members, combine)
+    return Panel(members, combine, stage="responses")
 
 
-def _write_comparisons(config: GenerateConfig, folder: Path, schema: pa.Schema) -> tuple[int, int]:
+async def _write_comparisons(config: GenerateConfig, folder: Path, schema: pa.Schema) -> tuple[int, int]:
     """Comparisons of the candidates in `data/`, written to the folder beside it.
 
     Returns:
         How many there are, and the rows of candidates too few for one.
     """
-    import pyarrow.parquet as pq
-
     single = 0
     with RowWriter(folder / COMPARISONS, schema) as writer:
-        for shard in sorted((folder / "data").glob("*.parquet")):
-            for batch in pq.ParquetFile(shard).iter_batches(256):
-                for row in batch.to_pylist():
-                    count = len(row["responses"])
-                    single += count < 2
-                    pairs = draw_pairs(count, config.most_pairs, seed=config.seed, row_id=row["id"])
-                    for comparison in comparison_rows(row, pairs, extras_of(row)):
-                        writer.write(comparison)
+        for number, row in enumerate(written_rows(folder)):
+            if number % _ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)  # hundreds of responses a prompt make many pairs: Ctrl-C is heard in between
+            count = len(row["responses"])
+            single += count < 2
+            pairs = draw_pairs(count, config.most_pairs, seed=config.seed, row_id=row["id"])
+            for comparison in comparison_rows(row, pairs, extras_of(row)):
+                writer.write(comparison)
         return writer.rows, single
 
 
@@ -266,14 +245,7 @@ def _run_json(
         "status": status,
         "config": public_config(config),
         "decisive": decisive,
-        "policies": [
-            {
-                "name": asker.backend.name,
-                "identity": dict(asker.backend.identity),
-                "is_demonstration": is_demonstration(asker.backend.name),
-            }
-            for asker in session.askers
-        ],
+        "policies": policies_json(session.askers),
         "counts": {
             "input": summary.rows + len(summary.failures),
             "failures": len(session.failures),

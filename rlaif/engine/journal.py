@@ -47,11 +47,18 @@ CREATE TABLE IF NOT EXISTS failures (row_id TEXT NOT NULL, stage TEXT NOT NULL, 
 """
 
 
+class Refusal(NamedTuple):
+    """A request that the provider refused, where the row went on without a reply: part of what the row became, and
+    therefore not asked again. `words` are the error's."""
+
+    words: str
+
+
 class JournaledReply(NamedTuple):
     """A reply as `rlaif show row` lists it."""
 
     stage: str
-    reply: Reply
+    reply: Reply | Refusal
 
 
 class Journal:
@@ -81,15 +88,15 @@ class Journal:
                 raise RunFolderError(f"{folder}: the journal cannot be opened ({error})") from error
             self._resources = stack.pop_all()
 
-    def get(self, key: bytes) -> Reply | None:
-        """The reply under `key`, if one was ever received."""
+    def get(self, key: bytes) -> Reply | Refusal | None:
+        """The reply under `key`, if one was ever received, or the refusal that stands for it."""
         for pending_key, _, _, reply in self._pending:
             if pending_key == key:
                 return _decode(reply)
         found = self._database.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
         return _decode(found[0]) if found else None
 
-    def put(self, key: bytes, row_id: str, stage: str, reply: Reply) -> None:
+    def put(self, key: bytes, row_id: str, stage: str, reply: Reply | Refusal) -> None:
         """Keep a reply. Must be called on a running event loop, whose timer commits it."""
         self._pending.append((key, row_id, stage, _encode(reply)))
         if len(self._pending) >= COMMIT_AFTER_REPLIES:
@@ -210,7 +217,9 @@ def _has_surrogate(text: str) -> bool:
     return False
 
 
-def _encode(reply: Reply) -> bytes:
+def _encode(reply: Reply | Refusal) -> bytes:
+    if isinstance(reply, Refusal):
+        return orjson.dumps(["refused", reply.words.encode("utf-8", "backslashreplace").decode()])
     if isinstance(reply, CandidateLogprobs):
         tokens = [[token, _number(logprob)] for token, logprob in reply.tokens]
         return orjson.dumps(["score", tokens, reply.is_exhaustive, list(reply.usage), reply.text])
@@ -222,8 +231,10 @@ def _encode(reply: Reply) -> bytes:
     return orjson.dumps(["generate", reply.text, reply.finish_reason, generated, list(reply.usage)])
 
 
-def _decode(stored: bytes) -> Reply:
+def _decode(stored: bytes) -> Reply | Refusal:
     kind, *fields = orjson.loads(stored)
+    if kind == "refused":
+        return Refusal(fields[0])
     if kind == "score":
         tokens, is_exhaustive, usage, text = fields
         return CandidateLogprobs(_logprobs(tokens), is_exhaustive, Usage(*usage), text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from rlaif.engine.asking import Asker
 from rlaif.errors import (
@@ -25,7 +25,7 @@ from rlaif.judge.base import Ask, LabelJudge, Reading
 from rlaif.judge.pairwise import combine_panel
 from rlaif.judge.rating import combine_rating_panel
 from rlaif.judge.reward import RewardJudge
-from rlaif.records import Candidates, Comparison, Failure, Judgment, Rating
+from rlaif.records import Candidates, Comparison, Failure, Judgment, Rating, Request
 
 STOPPING_ERRORS = (BackendUnusableError, BackendNotInstalledError, BudgetExceededError, RunFolderError)
 """Errors that concern every row: the run stops, and can be resumed."""
@@ -104,6 +104,23 @@ class Judging:
         return self.asker.backend.name
 
 
+class _Refused(NamedTuple):
+    """A request that was refused, where the conversation goes on without a reply."""
+
+    asker: Asker
+    request: Request
+    stage: str
+    error: RequestRefusedError
+
+
+class _Results(NamedTuple, Generic[OutcomeT]):
+    """What the members of a panel made of a row, why others made nothing of it, both by name, and what was refused."""
+
+    outcomes: list[tuple[str, OutcomeT]]
+    faults: list[tuple[str, RlaifError]]
+    refused: list[_Refused]
+
+
 class Panel(Generic[RowT, OutcomeT]):
     """Judges rows, one coroutine each; an error of one row is that row's failure, and no other's. Policies that answer
     prompts side by side are a panel, too.
@@ -113,6 +130,7 @@ class Panel(Generic[RowT, OutcomeT]):
         combine: The outcome from each judge's (name, outcome), and the names of the judges that failed.
         allows_partial: Judge a row that some of the judges failed on by the others.
         on_missing: Told of each failure that was so passed over.
+        stage: Where a row is said to fail that no call and no single judge failed on.
 
     Raises:
         ConfigError: Two judges have one name.
@@ -125,6 +143,7 @@ class Panel(Generic[RowT, OutcomeT]):
         *,
         allows_partial: bool = False,
         on_missing: Callable[[Failure], None] = lambda _: None,
+        stage: str = "judge",
     ) -> None:
         names = [member.name for member in members]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -133,6 +152,7 @@ class Panel(Generic[RowT, OutcomeT]):
         self._combine = combine
         self._allows_partial = allows_partial
         self._on_missing = on_missing
+        self._stage = stage
         self._asking_rows = 0
         self._standings = {name: _Standing(name if len(names) > 1 else None) for name in names}
 
@@ -147,16 +167,19 @@ class Panel(Generic[RowT, OutcomeT]):
         asks = any(plans)
         is_first = asks and self._asking_rows < FAILED_FIRST_ROWS_THAT_STOP
         self._asking_rows += asks
-        outcomes, faults = await self._results(row, plans)
+        outcomes, faults, refused = await self._results(row, plans)
         if asks:  # identical responses say nothing of the judges
             for name, _ in outcomes:
                 self._standings[name].succeed()
         for name, error in faults:
             self._standings[name].fail(error, is_first=is_first)
         try:
-            return self._combined(row, outcomes, faults)
+            outcome = self._combined(row, outcomes, faults)
         except RlaifError as error:
-            return _failure(row, error)
+            return self._failure(row, error)
+        for each in refused:  # those of a row that fails are asked again
+            each.asker.keep_refusal(each.request, row.id, each.stage, each.error)
+        return outcome
 
     async def judge(self, row: RowT) -> OutcomeT:
         """The outcome. One call that fails fails the row; its siblings are awaited first, and their replies kept.
@@ -164,20 +187,20 @@ class Panel(Generic[RowT, OutcomeT]):
         Raises:
             RlaifError: Of the first call that failed, with its `stage`.
         """
-        return self._combined(row, *await self._results(row, self._plan(row)))
+        results = await self._results(row, self._plan(row))
+        return self._combined(row, results.outcomes, results.faults)
 
     def _plan(self, row: RowT) -> list[Sequence[Call]]:
         return [_row_judge(member).plan(row) for member in self._members]
 
-    async def _results(
-        self, row: RowT, plans: Sequence[Sequence[Call]]
-    ) -> tuple[list[tuple[str, OutcomeT]], list[tuple[str, RlaifError]]]:
-        """What each judge made of the row, and why the others made nothing of it; both by name.
+    async def _results(self, row: RowT, plans: Sequence[Sequence[Call]]) -> _Results[OutcomeT]:
+        """What came of the row's calls.
 
         Raises:
             RlaifError: One of `STOPPING_ERRORS`.
         """
-        tasks = [self._read(member, row, call) for member, plan in zip(self._members, plans, strict=True)
+        refused: list[_Refused] = []
+        tasks = [self._read(member, row, call, refused) for member, plan in zip(self._members, plans, strict=True)
                  for call in plan]  # fmt: skip
         results = await asyncio.gather(*tasks, return_exceptions=True)
         if stopping := next((result for result in results if isinstance(result, STOPPING_ERRORS)), None):
@@ -191,7 +214,7 @@ class Panel(Generic[RowT, OutcomeT]):
                 outcomes.append((member.name, self._outcome_of(member, row, own)))
             except RlaifError as fault:
                 faults.append((member.name, fault))
-        return outcomes, faults
+        return _Results(outcomes, faults, refused)
 
     def _combined(
         self, row: RowT, outcomes: Sequence[tuple[str, OutcomeT]], faults: Sequence[tuple[str, RlaifError]]
@@ -199,7 +222,7 @@ class Panel(Generic[RowT, OutcomeT]):
         if faults and not (self._allows_partial and outcomes):
             raise faults[0][1]
         for _, error in faults:
-            self._on_missing(_failure(row, error))
+            self._on_missing(self._failure(row, error))
         return self._combine(outcomes, [name for name, _ in faults])
 
     def _outcome_of(self, member: Member, row: RowT, results: Mapping[Call, Reading | BaseException]) -> OutcomeT:
@@ -216,7 +239,7 @@ class Panel(Generic[RowT, OutcomeT]):
             error.stage = error.stage or (member.name if len(self._members) > 1 else None)
             raise
 
-    async def _read(self, member: Member, row: RowT, call: Call) -> Reading:
+    async def _read(self, member: Member, row: RowT, call: Call, refused: list[_Refused]) -> Reading:
         stage = self._stage_of(member, call)
         conversation = _row_judge(member).ask(row, call)
         request = next(conversation)
@@ -226,7 +249,13 @@ class Panel(Generic[RowT, OutcomeT]):
                 try:
                     reply = await member.asker.ask(request, row.id, stage if step == 1 else f"{stage}, step {step}")
                 except RequestRefusedError as refusal:
-                    request = conversation.throw(refusal)  # who can do without the reply says so by catching it
+                    asked = _Refused(member.asker, request, stage, refusal)
+                    try:
+                        request = conversation.throw(refusal)  # who can do without the reply says so by catching it
+                    except StopIteration:
+                        refused.append(asked)
+                        raise
+                    refused.append(asked)
                 else:
                     request = conversation.send(reply)
             except StopIteration as finished:
@@ -236,6 +265,10 @@ class Panel(Generic[RowT, OutcomeT]):
 
     def _stage_of(self, member: Member, call: Call) -> str:
         return stage_of(member.judge, call, member.name if len(self._members) > 1 else None)
+
+    def _failure(self, row: Row, error: RlaifError) -> Failure:
+        attempts = error.attempts if isinstance(error, BackendError) else 1
+        return Failure(row.id, error.stage or self._stage, f"{error.error_name}: {error}", attempts)
 
 
 class _Standing:
@@ -298,8 +331,3 @@ def stage_of(judge: RowJudge[Any, Any], call: Call, judge_name: str | None) -> s
 
 def _row_judge(member: Member) -> RowJudge[Any, Any]:
     return cast("RowJudge[Any, Any]", member.judge)
-
-
-def _failure(row: Row, error: RlaifError) -> Failure:
-    attempts = error.attempts if isinstance(error, BackendError) else 1
-    return Failure(row.id, error.stage or "judge", f"{error.error_name}: {error}", attempts)

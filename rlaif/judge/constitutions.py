@@ -28,11 +28,12 @@ from typing import Any
 from rlaif.assets import find_asset
 from rlaif.errors import ConstitutionError, did_you_mean
 from rlaif.randomness import seeded_random
+from rlaif.records import RevisionRequests
 
 _FRAME = "Imagine a reviewer is asked this about each response, and prefer the response with less to answer for: "
 
-_MARKERS = re.compile(r"^\s*Critique ?Request:\s*|\s*Critique:\s*$")
-"""How CAI's few-shot dialogues frame a request; no part of the question itself."""
+_MARKERS = re.compile(r"^\s*(?:Critique|Revision) ?Request:\s*|\s*(?:Critique|Revision):\s*$")
+"""How CAI's few-shot dialogues frame a request; no part of the request itself."""
 
 _OUR_FIELDS = ("id", "text", "source", "weight", "critique_request", "revision_request")
 
@@ -169,6 +170,34 @@ def choose_principles(constitution: Constitution, spec: str, *, seed: int, row_i
                 f"principle {each!r} is named twice in {spec!r}; name it once, and weigh it instead"
             )
     return tuple(known[each] for each in wanted)
+
+
+def revision_requests(constitution: Constitution, spec: str) -> tuple[RevisionRequests, ...]:
+    """What a response can be revised by: the principles with both requests, without the marks of CAI's dialogues.
+
+    Args:
+        constitution: Where they come from.
+        spec: As in `choose_principles`: ids joined by commas leave these; "all" and "sample" leave all that have both.
+
+    Raises:
+        ConstitutionError: None has both, or one that was named has not; says which entries lack what.
+    """
+    is_named = spec not in ("all", "sample")
+    principles = choose_principles(constitution, spec, seed=0, row_id="") if is_named else constitution.principles
+    found, lacking = [], []
+    for each in principles:
+        requests = {"critique_request": each.critique_request, "revision_request": each.revision_request}
+        if missing := [field for field, request in requests.items() if request is None]:
+            lacking.append(f"{each.id} (no {' and no '.join(missing)})")
+        else:
+            critique, revision = (_MARKERS.sub("", request or "").strip() for request in requests.values())
+            found.append(RevisionRequests(each.id, critique, revision))
+    if lacking and (is_named or not found):
+        raise ConstitutionError(
+            f"constitution {constitution.name!r} cannot revise by {', '.join(lacking)}; give the entries a "
+            "critique_request and a revision_request, or choose another constitution"
+        )
+    return tuple(found)
 
 
 def _read_yaml(path: Path) -> Any:

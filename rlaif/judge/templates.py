@@ -59,43 +59,39 @@ class Exemplars:
     path: str
     items: tuple[Mapping[str, Any], ...]
 
-    def first(self, shots: int) -> tuple[Mapping[str, Any], ...]:
-        """The first `shots` of them.
+    def first(self, shots: int, *, flag: str = "--shots") -> tuple[Mapping[str, Any], ...]:
+        """The first `shots` of them; `flag` is what asked for them.
 
         Raises:
             PromptError: There are fewer.
         """
         if shots > len(self.items):
-            raise PromptError(f"{self.path} holds {len(self.items)} exemplars; --shots {shots} asks for more")
+            raise PromptError(f"{self.path} holds {len(self.items)} exemplars; {flag} {shots} asks for more")
         return self.items[:shots]
 
 
-Kind = Literal["pairwise", "rating"]
-"""The folders of `prompts` whose templates ask for a label."""
+Kind = Literal["pairwise", "rating", "critique", "revision"]
+"""The folders of `prompts`: the first two ask for a label, the others for text."""
 
 
-class JudgeTemplate:
-    """One template with its preamble style, exemplars and chain-of-thought switch.
+class PromptTemplate:
+    """One template, with what is the same in all its renderings.
 
     Args:
-        task: A shipped task, or the path of a .jinja file. A file may extend "KIND/base.jinja".
-        preamble: "base" or "detailed".
-        shots: Exemplars to show.
-        cot: Ask for reasons before the verdict.
+        path: Of the .jinja file.
+        constants: Variables of every rendering, exemplars among them.
 
     Raises:
-        PromptError: The template or its exemplars cannot be found or parsed.
+        PromptError: The template cannot be parsed.
     """
 
     kind: ClassVar[Kind]
 
-    def __init__(self, task: str, *, preamble: PreambleStyle = "base", shots: int = 0, cot: bool = False) -> None:
-        self.task = task
-        self._path = find_asset("prompts", _template_name(self.kind, task))
-        self._environment = _environment(self._path.parent)
-        self._template = _load(self._environment, self._path)
-        exemplars = load_exemplars(self._path).first(shots) if shots else ()
-        self._constants = {"preamble": preamble, "exemplars": exemplars, "cot": cot}
+    def __init__(self, path: Path, constants: Mapping[str, Any]) -> None:
+        self._path = path
+        self._environment = _environment(path.parent)
+        self._template = _load(self._environment, path)
+        self._constants = dict(constants)
 
     def _render(self, variables: Mapping[str, object]) -> tuple[Segment, ...]:
         try:
@@ -114,10 +110,31 @@ class JudgeTemplate:
         digest = hashlib.sha256()
         for source in _sources(self._environment, self._path):
             digest.update(hashlib.sha256(source.encode()).digest())
-        if self._constants["cot"]:  # a second call may ask with it
+        if self._constants.get("cot"):  # a second call may ask with it
             digest.update(render_verdict_cue(self.kind).content.encode())
         digest.update(repr(sorted(self._constants.items(), key=lambda item: item[0])).encode())
         return digest.hexdigest()
+
+
+class JudgeTemplate(PromptTemplate):
+    """A template that asks for a label, with its preamble style, exemplars and chain-of-thought switch.
+
+    Args:
+        task: A shipped task, or the path of a .jinja file. A file may extend "KIND/base.jinja".
+        preamble: "base" or "detailed".
+        shots: Exemplars to show.
+        cot: Ask for reasons before the verdict.
+
+    Raises:
+        PromptError: The template or its exemplars cannot be found or parsed.
+    """
+
+    def __init__(self, task: str, *, preamble: PreambleStyle = "base", shots: int = 0, cot: bool = False) -> None:
+        self.task = task
+        path = find_asset("prompts", _template_name(self.kind, task))
+        super().__init__(path, {"preamble": preamble, "exemplars": (), "cot": cot})
+        if shots:
+            self._constants["exemplars"] = load_exemplars(path).first(shots)
 
 
 class PairwiseTemplate(JudgeTemplate):
@@ -173,6 +190,53 @@ class RatingTemplate(JudgeTemplate):
             "response": response,
             "principle": principle,
             "verdict_in_reply": verdict_in_reply,
+        }
+        return (Message("user", self._render(variables)),)
+
+
+class _DialogueTemplate(PromptTemplate):
+    """A step of a critique and its revision. Both show the same worked dialogues, so that the second one's prompt
+    begins with the whole of the first one's.
+
+    Args:
+        shots: Dialogues to show.
+
+    Raises:
+        PromptError: There are fewer.
+    """
+
+    def __init__(self, *, shots: int = 0) -> None:
+        dialogues = load_exemplars(find_asset("prompts", "critique/base.jinja")) if shots else None
+        exemplars = dialogues.first(shots, flag="--revision-shots") if dialogues else ()
+        super().__init__(find_asset("prompts", f"{self.kind}/base.jinja"), {"exemplars": exemplars})
+
+
+class CritiqueTemplate(_DialogueTemplate):
+    """Shows a response and asks what is wrong with it."""
+
+    kind = "critique"
+
+    def render(self, prompt: Sequence[Turn], response: str, critique_request: str) -> tuple[Message, ...]:
+        """The messages that ask for a critique of `response`, an answer to `prompt`; byte for byte as in the file."""
+        variables = {**_prompt_variables(prompt), "response": response, "critique_request": critique_request}
+        return (Message("user", self._render(variables)),)
+
+
+class RevisionTemplate(_DialogueTemplate):
+    """Goes on where the critique's template ends, and asks for a better response."""
+
+    kind = "revision"
+
+    def render(
+        self, prompt: Sequence[Turn], response: str, critique_request: str, critique: str, revision_request: str
+    ) -> tuple[Message, ...]:
+        """The messages that ask for `response` as it should have been, after the critique that was written of it."""
+        variables = {
+            **_prompt_variables(prompt),
+            "response": response,
+            "critique_request": critique_request,
+            "critique": critique,
+            "revision_request": revision_request,
         }
         return (Message("user", self._render(variables)),)
 

@@ -107,14 +107,7 @@ class Sampler:
         seed = sample_seed(self.seed, prompt.id, call.sample) if config.temperature > 0 else None
         messages = conversation(prompt.prompt, config.system)
         request = GenerateRequest(messages, config.max_tokens, config.temperature, seed, top_p=config.top_p)
-        try:
-            reply = yield request
-        except RequestRefusedError as error:
-            return Sample(self.policy, "", REFUSED, seed, refusal=str(error))
-        assert isinstance(reply, Generation)
-        if reply.finish_reason == _FILTERED:
-            return Sample(self.policy, reply.text, REFUSED, seed, refusal="the provider's content filter cut it off")
-        return Sample(self.policy, reply.text, reply.finish_reason, seed)
+        return (yield from ask_for_sample(self.policy, request))
 
     def combine(self, prompt: Prompt, samples: Mapping[SampleCall, Sample]) -> SampledResponses:
         """The samples in their order; none is left out yet.
@@ -126,6 +119,23 @@ class Sampler:
         if all(sample.refusal is not None for sample in found):
             raise RequestRefusedError(found[0].refusal or REFUSED)
         return SampledResponses(found)
+
+
+def ask_for_sample(policy: str, request: GenerateRequest) -> Generator[Request, Reply, Sample]:
+    """Yield a request for text, be sent the reply, return it; a refusal is a sample too.
+
+    Args:
+        policy: Who is asked.
+        request: What for.
+    """
+    try:
+        reply = yield request
+    except RequestRefusedError as error:
+        return Sample(policy, "", REFUSED, request.seed, refusal=str(error))
+    assert isinstance(reply, Generation)
+    if reply.finish_reason == _FILTERED:
+        return Sample(policy, reply.text, REFUSED, request.seed, refusal="the provider's content filter cut it off")
+    return Sample(policy, reply.text, reply.finish_reason, request.seed)
 
 
 def sample_seed(seed: int, row_id: str, sample: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from rlaif.errors import NoResponseError
@@ -44,7 +45,8 @@ def select_samples(
         reason = DropReason.DUPLICATE if is_equal else DropReason.NEAR_DUPLICATE
         dropped.append(DroppedSample(sample, reason, f"of response {places[original] + 1}"))
     if not kept:
-        found = ", ".join(f"{each.sample.policy}: {each.reason.value}" for each in dropped)
+        counts = Counter(f"{each.sample.policy}: {each.reason.value}" for each in dropped)
+        found = ", ".join(what if count == 1 else f"{what}, {count} times" for what, count in counts.items())
         raise NoResponseError(f"none of {len(samples)} responses can be used ({found})")
     return SampledResponses(tuple(kept), tuple(dropped))
 

@@ -74,6 +74,33 @@ def test_other_settings_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert 'orders (was "both", now "ba")' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("clamp", [["--clamp"], ["--clamp", "0.4-0.6"], ["--clamp=0.40-0.60"]])
+def test_a_clamp_before_or_behind_the_input(clamp: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(3)
+    for place, arguments in enumerate(([*clamp, "in.jsonl"], ["in.jsonl", *clamp])):
+        assert main(["label", *arguments, "-o", "run", "--judge", "fake:0.9", "--orders", "ab"]) == 0
+        assert table()["prob_a"] == [0.6] * 3
+        assert capsys.readouterr().err.count("--clamp is meant for the labels of --cot") == 1, place
+    assert main(["show", "row", "run", "r1"]) == 0
+    assert "raw_prob_a     0.900000" in capsys.readouterr().out
+
+
+def test_a_clamp_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(3)
+    command = ["label", "in.jsonl", "--judge", "fake:0.9", "--orders", "ab", "--config", "label.yaml"]
+    for written, prob in (("true", 0.6), ("0.2-0.8", 0.8), ("false", 0.9)):
+        Path("label.yaml").write_text(f"out: run-{written}\nclamp: {written}\n")
+        assert main(command) == 0
+        assert parquet.read_table(f"run-{written}/data")["prob_a"].to_pylist() == [pytest.approx(prob)] * 3
+    capsys.readouterr()
+    Path("label.yaml").write_text("out: x\nclamp: 0.4-0.7\n")
+    assert main(command) == 2
+    assert "label.yaml: clamp: '0.4-0.7' is not symmetric around 0.5" in capsys.readouterr().err
+    assert main([*command, "--clamp", "0.6"]) == 2
+    assert "the command line: --clamp: '0.6', expected LOW-HIGH" in capsys.readouterr().err
+    assert not Path("x").exists()
+
+
 def test_settings_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(3)
     Path("label.yaml").write_text("input: in.jsonl\nout: run\nbackend: {judge: 'fake:0.25'}\norders: ab\nquiet: true\n")

@@ -160,6 +160,7 @@ def test_what_was_not_measured_is_left_out_or_said():
         {"task": HOSTILE, "source": HOSTILE, "command": HOSTILE},
         {"settings": {HOSTILE: HOSTILE}},
         {"constitution": HOSTILE, "principles": ((HOSTILE, HOSTILE),)},
+        {"weights": {HOSTILE: 1.0}},
         {"columns": (HOSTILE,)},
         {"example": {"id": HOSTILE, "prompt": [{"role": "user", "content": HOSTILE}], "response_a": HOSTILE}},
         {"example": {"id": HOSTILE, "prompt": HOSTILE, "responses": [HOSTILE, "```", HOSTILE], "ratings": [HOSTILE]}},
@@ -348,3 +349,28 @@ def test_labels_made_without_a_call_say_from_which_run():
     assert "Judge calls behind" not in card
     assert "asks no judge" in card
     assert "US dollars" not in card
+
+
+def test_a_clamp_is_told():
+    clamped = replace(
+        FACTS, settings={**FACTS.settings, "clamp": "0.4-0.6"}, example={**FACTS.example, "raw_prob_a": 0.97}
+    )
+    card = render_card(clamped)
+    assert "## Clamp\n\n`prob_a` is kept within `0.4-0.6`" in card
+    assert "`raw_prob_a` holds what it was before;" in card
+    assert "| `raw_prob_a` | `0.97` |" in card
+    both = render_card(replace(clamped, calibration=Calibration(0.5)))
+    assert "before that and before the calibration" in both
+    unclamped = render_card(replace(clamped, settings={**FACTS.settings, "clamp": None}))
+    assert "## Clamp" not in unclamped
+    assert "raw_prob_a" not in unclamped  # the column is the user's own
+
+
+def test_new_weights_are_named_with_their_principles():
+    weighed = replace(FACTS, weights={"kind": 2.5, "brief": 0.0})
+    card = render_card(weighed)
+    assert "- `kind` (weight 2.5): The kinder answer is better.\n- `brief` (weight 0): The shorter" in card
+    assert "`rlaif reweight` averaged the answers by the weights given here" in card
+    assert "by_judge" not in card
+    assert "there is no column `by_judge`" in render_card(replace(weighed, judges=("a", "b")))
+    assert "- `kind` (weight 2.5): its text is not at hand" in render_card(replace(weighed, principles=()))

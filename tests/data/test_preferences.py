@@ -67,10 +67,22 @@ class TestRows:
         assert read_judgment(row, is_calibrated=True) == judgment
         assert read_judgment(row, is_calibrated=False).raw_label is None
 
+    def test_a_clamped_row_keeps_what_prob_a_was(self):
+        schema = PreferenceSchema(is_clamped=True)
+        judgment = Judgment(SoftLabel(0.6, 1.0, 0.9), 0.99, 0.98, calls=1, raw_label=SoftLabel(0.95, 1.0, 0.9))
+        row = to_row(comparison(), judgment, schema)
+        assert list(row) == arrow_schema(schema).names
+        assert list(row)[8:12] == ["prob_a", "prob_a_ab", "prob_a_ba", "raw_prob_a"]
+        assert list(row.values())[8:12] == [0.6, 1.0, 0.9, 0.95]
+        assert (row["chosen"], row["chosen_prob"]) == ("x", 0.6)
+        assert read_judgment(row, is_calibrated=False, is_clamped=True) == judgment
+
     def test_a_judgment_is_read_back_from_its_row(self):
-        schema = PreferenceSchema(has_judges=True, allows_partial_panel=True, is_sampled=True)
+        schema = PreferenceSchema(has_principles=True, has_judges=True, allows_partial_panel=True, is_sampled=True)
         named = (NamedLabel("one", SoftLabel(0.6, 0.7, 0.5)),)
-        judgment = judged(0.6, by_judge=named, missing_judges=("two",), unreadable_samples=3, is_bounded=True)
+        judgment = judged(
+            0.6, by_principle=named, by_judge=named, missing_judges=("two",), unreadable_samples=3, is_bounded=True
+        )
         assert read_judgment(to_row(comparison(), judgment, schema), is_calibrated=False) == replace(judgment, calls=1)
         identical = Judgment(SoftLabel(0.5, None, None))
         assert read_judgment(to_row(comparison(), identical, PLAIN), is_calibrated=False) == identical

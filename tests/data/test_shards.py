@@ -13,7 +13,7 @@ from rlaif.data.card import CardFacts, render_card
 from rlaif.data.preferences import PreferenceSchema, arrow_schema, preference_schema, to_row
 from rlaif.data.ratings import RatingSchema, to_rating_row
 from rlaif.data.ratings import arrow_schema as rating_arrow_schema
-from rlaif.data.shards import RowWriter
+from rlaif.data.shards import RowWriter, column_values
 from rlaif.data.sources import read_comparisons, scan
 from rlaif.data.statistics import LabelStatistics
 from rlaif.errors import RunFolderError
@@ -192,3 +192,16 @@ def test_shared_data_goes_through_whole(shared_data, tmp_path):
         assert pq.read_table(tmp_path / path.name / "data").to_pylist() == written
         with_votes = Counter(each.human_label for each in found if each.human_votes)
         assert set(with_votes) <= {Verdict.A, Verdict.B, Verdict.TIE, None}
+
+
+def test_a_column_is_read_row_by_row_over_all_shards(tmp_path):
+    label_all(
+        tmp_path,
+        [{"id": f"r{n}", "prompt": "P", "response_a": "x", "response_b": f"{n}"} for n in range(7)],
+        rows_per_shard=3,
+    )
+    values = column_values(tmp_path, "id")
+    assert next(values) == "r0"
+    assert list(values) == [f"r{n}" for n in range(1, 7)]
+    with pytest.raises(RunFolderError, match=r"train-00000\.parquet: column nothing cannot be read"):
+        list(column_values(tmp_path, "nothing"))

@@ -33,6 +33,15 @@ def test_compare_gives_both_orders() -> None:
         assert judge.compare([{"role": "user", "content": "Q?"}], "a", "b").prob_a == pytest.approx(0.8)
 
 
+def test_compare_clamps() -> None:
+    with rlaif.Judge(FakeBackend(prefers_a), clamp=True) as judge:
+        there, back = judge.compare("Q?", "a", "b"), judge.compare("Q?", "b", "a")
+        assert judge.label(ROWS)["prob_a"] == [0.6] * 5
+    assert (there.prob_a, back.prob_a) == (0.6, 0.4)
+    assert (there.prob_a_ab, there.prob_a_ba) == (pytest.approx(0.9), pytest.approx(0.7))
+    assert there.own_label.prob_a == pytest.approx(0.8)
+
+
 async def test_acompare_in_async_code_and_compare_inside_a_running_loop() -> None:
     with rlaif.Judge(FakeBackend(prefers_a, latency=0.001)) as judge:
         judgments = await asyncio.gather(*(judge.acompare("Q?", "a", "b") for _ in range(10)))

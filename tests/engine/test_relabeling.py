@@ -142,6 +142,7 @@ SETTINGS = {
     "one order": JudgeConfig(orders="ab"),
     "random order": JudgeConfig(orders="random"),
     "reasons": JudgeConfig(cot=True),
+    "clamped": JudgeConfig(clamp="0.3-0.7"),
     "principles": JudgeConfig(constitution="helpful-harmless"),
 }
 
@@ -156,6 +157,9 @@ async def test_while_labeling_or_afterwards_is_the_same(config: LabelConfig, fil
     one, other = table(at_once.out), table(outcome.folder)
     assert one.schema.equals(other.schema, check_metadata=True)
     assert one.equals(other)
+    if (kept := config.judging.clamp_range) is not None:
+        assert {kept.low, kept.high} < set(one["prob_a"].to_pylist())
+        assert min(prob for prob in one["prob_a_ab"].to_pylist() if prob is not None) < kept.low
     assert (outcome.rows, outcome.failures) == (29, 1)
     for name in ("rows", "failures", "ties", "swap_consistency", "same_position_rate", "identical", "label_mass_mean"):
         assert run_json(at_once.out)["counts"][name] == run_json(outcome.folder)["counts"][name], name

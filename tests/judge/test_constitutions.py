@@ -11,7 +11,9 @@ from rlaif.judge.constitutions import (
     critique_request_of,
     load_constitution,
     parse_constitution,
+    revision_requests,
 )
+from rlaif.records import RevisionRequests
 
 OURS = """
 name: two-things
@@ -174,3 +176,39 @@ def test_the_fingerprint_follows_what_can_change_a_label():
     assert fingerprint == parse_constitution(same, path="g.yaml").fingerprint
     for changed in ({"id": "b", "text": "T"}, {"id": "a", "text": "U"}, {"id": "a", "text": "T", "weight": 2}):
         assert parse_constitution({"principles": [changed]}, path="f.yaml").fingerprint != fingerprint
+
+
+def test_requests_are_those_of_principles_that_have_both(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(OURS)
+    constitution = load_constitution(str(path))
+    kind = RevisionRequests("kind", "Say where the answer is unkind.", "Make it kind.")
+    assert revision_requests(constitution, "all") == revision_requests(constitution, "sample") == (kind,)
+    assert revision_requests(constitution, "kind") == (kind,)
+    lacking = r"'two-things' cannot revise by brief \(no critique_request and no revision_request\); give"
+    with pytest.raises(ConstitutionError, match=lacking):
+        revision_requests(constitution, "kind,brief")
+
+
+def test_a_constitution_without_requests_is_refused_with_its_entries():
+    half = Principle("half", "b", critique_request="What is wrong?")
+    with pytest.raises(ConstitutionError, match=r"a \(no critique.* no revision.*\), half \(no revision_request\)"):
+        revision_requests(Constitution("c", (Principle("a", "a"), half)), "all")
+
+
+@pytest.mark.parametrize("shape", FOREIGN)
+def test_every_format_in_the_wild_can_revise(tmp_path, shape):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(FOREIGN[shape]))
+    found = revision_requests(load_constitution(str(path)), "all")
+    assert [each.critique_request for each in found] == ["Say where the reply is rude.", "Say where the reply is cold."]
+    assert [each.revision_request for each in found] == ["Make it polite.", "Make it warm."]
+
+
+def test_the_marks_of_few_shot_dialogues_are_no_part_of_the_requests():
+    entry = {
+        "prompt": "\n\nCritiqueRequest: Is it rude?\n\nCritique:",
+        "edit_request": "\n\nRevisionRequest: Mend it.\n\nRevision:",
+    }
+    constitution = parse_constitution({"rude": entry}, path="c.json")
+    assert revision_requests(constitution, "all") == (RevisionRequests("rude", "Is it rude?", "Mend it."),)

@@ -20,7 +20,7 @@ import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rlaif.judge.constitutions import load_constitution
-from rlaif.judge.templates import PairwiseTemplate, RatingTemplate
+from rlaif.judge.templates import CritiqueTemplate, PairwiseTemplate, RatingTemplate, RevisionTemplate
 from rlaif.records import Comparison, Order, Turn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +48,9 @@ TURNS = (
 )
 RESPONSE_A = "By the sun, the stars and the earth's magnetic field.\n\nClose to home they know the landmarks."
 RESPONSE_B = "Nobody has asked them."
+CRITIQUE_REQUEST = "Point out words and sentences of the response that could go without loss."
+REVISION_REQUEST = "Rewrite the response in fewer words."
+REVISION_SHOTS = (0, 2, 3)
 PRINCIPLE = "Which response says what is needed in fewer words? Choose the shorter one."
 
 HOSTILE = (
@@ -101,8 +104,8 @@ def _single(template: str, **variables: Any) -> str:
         "principle": None,
         "cot": False,
         "verdict_in_reply": False,
-        "critique_request": "Point out words and sentences of the response that could go without loss.",
-        "revision_request": "Rewrite the response in fewer words.",
+        "critique_request": CRITIQUE_REQUEST,
+        "revision_request": REVISION_REQUEST,
     }
     return _environment().get_template(template).render({**defaults, **variables})
 
@@ -124,11 +127,12 @@ def _golden_prompts() -> Iterator[tuple[str, str]]:
     yield "pairwise/base", _text(_pairwise("pairwise/base.jinja"))
     yield "rating/helpfulness-principle", _rating_text(RatingTemplate("helpfulness"), principle=PRINCIPLE)
     yield "rating/base", _rating_text(RatingTemplate("rating/base.jinja"))
-    for shots in (0, 2):
-        shown = _exemplars("critique", "base")[:shots]
-        yield f"critique/base-{shots}shot", _single("critique/base.jinja", exemplars=shown)
-        revision = _single("revision/base.jinja", exemplars=shown, critique="The second sentence was not asked for.")
-        yield f"revision/base-{shots}shot", revision
+    for shots in REVISION_SHOTS:
+        (asked,) = CritiqueTemplate(shots=shots).render(TURNS, RESPONSE_A, CRITIQUE_REQUEST)
+        yield f"critique/base-{shots}shot", asked.content
+        critique = "The second sentence was not asked for."
+        (asked,) = RevisionTemplate(shots=shots).render(TURNS, RESPONSE_A, CRITIQUE_REQUEST, critique, REVISION_REQUEST)
+        yield f"revision/base-{shots}shot", asked.content
 
 
 GOLDEN_PROMPTS = dict(_golden_prompts())
@@ -218,7 +222,7 @@ def test_orders_exchange_the_responses_and_nothing_else() -> None:
 
 
 def test_revision_begins_with_the_text_of_the_critique() -> None:
-    for shots in (0, 2):
+    for shots in REVISION_SHOTS:
         assert GOLDEN_PROMPTS[f"revision/base-{shots}shot"].startswith(GOLDEN_PROMPTS[f"critique/base-{shots}shot"])
 
 
