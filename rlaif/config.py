@@ -112,22 +112,8 @@ def read_yaml(path: str) -> dict[str, Any]:
     """
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        """PyYAML keeps the last of two equal keys; a user who wrote both meant something else."""
-
-    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise ConfigError(f"{path}, line {key.start_mark.line + 1}: {key.value!r} stands here twice")
-            seen.add(key.value)
-        loader.flatten_mapping(node)
-        return dict(loader.construct_pairs(node, deep=True))
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        values = yaml.load(text, Loader)  # noqa: S506  # a SafeLoader, stricter
+        values = parse_yaml(Path(path).read_text(encoding="utf-8"), path, ConfigError)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
     except UnicodeDecodeError as error:
@@ -136,8 +122,9 @@ def read_yaml(path: str) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = path if mark is None else f"{path}, line {mark.line + 1}"
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem += "; put what begins with @ in quotes" if "'@'" in problem else ""
         raise ConfigError(f"{where}: not YAML ({problem})") from error
-    except (TypeError, ValueError) as error:  # an unhashable key, a date that is none
+    except (TypeError, ValueError) as error:  # a date that is none
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path}: not a configuration ({error})") from error
@@ -146,6 +133,36 @@ def read_yaml(path: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds {_shown(values)}, expected options by name")
     return values
+
+
+def parse_yaml(text: str, path: str, fault: type[ValueError]) -> Any:
+    """What a YAML text holds. PyYAML keeps the last of two equal keys; a user who wrote both meant something else.
+
+    Args:
+        text: The YAML.
+        path: Of its file, for messages.
+        fault: Raised where a key stands twice.
+
+    Raises:
+        ValueError: `fault`; or a date that is none.
+        yaml.YAMLError: It is no YAML.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Refuses keys that stand twice."""
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise fault(f"{path}, line {key.start_mark.line + 1}: {key.value!r} stands here twice")
+                seen.add(key.value)
+        return dict(loader.construct_mapping(node, deep=True))
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    return yaml.load(text, Loader)  # noqa: S506  # a SafeLoader, stricter
 
 
 def _flattened(

@@ -124,6 +124,7 @@ class Prompt:
         id: Unique in its input.
         prompt: The conversation so far, its last turn the user's; a plain string prompt is one user turn.
         response: An answer that the input brings, where one is to be revised; None where there is none.
+        finish_reason: Why that answer ends, where the input tells.
         extra: The input's other columns, kept through to the output.
         is_conversational: Whether the input gave the prompt as a message list.
     """
@@ -131,6 +132,7 @@ class Prompt:
     id: str
     prompt: tuple[Turn, ...]
     response: str | None = None
+    finish_reason: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     is_conversational: bool = False
 

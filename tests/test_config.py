@@ -189,7 +189,7 @@ def test_numbers_with_an_exponent_are_numbers_although_yaml_reads_text(tmp_path:
         ("limit: 1\nlimit: 2\n", "line 2: 'limit' stands here twice"),
         ("a: [1\nb: 2\n", "line 2: not YAML"),
         ("- a\n", "holds ['a'], expected options by name"),
-        ("? [1, 2]\n: x\n", "not a configuration"),
+        ("? [1, 2]\n: x\n", "line 1: not YAML (found unhashable key)"),
         ("input: x\nsampling: {limit: 3}\n", "sampling.limit: unknown key in sampling; known: temperature, orders"),
         ("input: x\ncot: true\nsampling: {cot: true}\n", "sampling.cot: given a second time, after cot"),
         ("input: x\n1: 2\n", "1: unknown key; known: input, temperature"),

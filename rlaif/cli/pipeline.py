@@ -103,7 +103,9 @@ def run(argv: Sequence[str]) -> int:
     for stage in pipeline.stages:
         if needs := stage_commands()[stage.command].needs:
             require(*needs, f"rlaif {stage.command}")
-    from rlaif.engine.pipeline import DONE, Plan, Planned, plan_pipeline, run_pipeline
+    from rlaif.engine.pipeline import DONE, Plan, Planned, check_constitutions, plan_pipeline, run_pipeline
+
+    check_constitutions(pipeline)
 
     if command.run.dry_run:
         for stage, planned in plan_pipeline(pipeline):

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlaif.cli.arguments import CommandLine, parse
-from rlaif.cli.progress import StagedDisplay
+from rlaif.cli.progress import StagedDisplay, money
 from rlaif.cli.runs import aligned, estimate_text, finish, nearby, spent_lines
 from rlaif.engine.revision_config import ReviseConfig
 from rlaif.visibility import visible
 
 if TYPE_CHECKING:
+    from rlaif.engine.labeling import LabelOutcome
     from rlaif.engine.revision import ReviseOutcome
 
 LINE = CommandLine(
@@ -87,10 +88,23 @@ def summary(outcome: ReviseOutcome, config: ReviseConfig) -> str:
         *([("unrevised", f"{counts.unrevised:,} rows have no revision")] if counts.unrevised else []),
         ("length", length_text(counts.lengths)),
         *([("judge", preference_text(outcome.preference))] if outcome.preference else []),
-        *([("judging", f"{labeling.progress.calls:,} calls, {labeling.failures:,} failed")] if labeling else []),
+        *([("judging", _spent(labeling))] if labeling else []),
         ("sft", f"{tables.demonstrations:,} rows in {folder}/sft"),
         ("comparisons", f"{tables.comparisons:,} in {folder}/comparisons{unchanged}; {labels}"),
         ("dataset", f"{folder}/data (datasets.load_dataset({folder!r}))" if run.rows else "no row was revised"),
         ("about it", f"{folder}/README.md"),
     ]
     return aligned(lines)
+
+
+def _spent(labeling: LabelOutcome) -> str:
+    """What the judge took, beside the policy's calls, tokens and cost."""
+    progress, usage = labeling.progress, labeling.progress.usage
+    parts = [
+        f"{progress.calls:,} calls",
+        *([f"{progress.replayed:,} replies from the journal"] if progress.replayed else []),
+        f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out",
+        *([money(progress.cost)] if progress.cost is not None else []),
+        *([f"{labeling.failures:,} rows failed (see comparisons/failures.jsonl)"] if labeling.failures else []),
+    ]
+    return ", ".join(parts)

@@ -8,7 +8,7 @@ import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -147,14 +147,17 @@ class DuplicateIndex:
 
         All three must be, so that a long prompt does not make short answers to it alike.
         """
-        responses = [_hashes(response, "response") for response in (response_a, response_b)]
-        return self._find_or_add((_hashes(prompt, "prompt"), *responses), row_id)
+        first, second = (_hashes(response, "response") for response in (response_a, response_b))
+        # What both responses have counts twice: else two pairs of responses that are alike among themselves would be
+        # less alike as a whole than each of their parts, and be overlooked.
+        twice = {_again(each) for each in first & second}
+        return self._find_or_add((_hashes(prompt, "prompt"), first, second), row_id, twice)
 
-    def _find_or_add(self, parts: Sequence[set[int]], row_id: str) -> str | None:
+    def _find_or_add(self, parts: Sequence[set[int]], row_id: str, twice: Collection[int] = ()) -> str | None:
         import numpy as np
 
         signature = self._empty.copy()
-        signature.update_batch(set().union(*parts))
+        signature.update_batch(set().union(*parts, twice))
         found: list[int] = sorted(self._index.query(signature))
         for number in found:
             if self._is_near(parts, [set(part.tolist()) for part in self._kept[number]]):
@@ -190,6 +193,11 @@ def _hashes(text: str, part: str) -> set[int]:
     whose = part.encode()
     contents = (" ".join(shingle).encode("utf-8", "surrogatepass") for shingle in _shingles(normalized(text)))
     return {int.from_bytes(hashlib.blake2b(each, digest_size=8, person=whose).digest(), "big") for each in contents}
+
+
+def _again(number: int) -> int:
+    """Another number for a shingle that is there a second time."""
+    return number ^ 0x9E3779B97F4A7C15
 
 
 def _bands(threshold: float) -> int:

@@ -12,10 +12,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from rlaif.data.duplicates import DuplicateIndex
-from rlaif.records import TIE_BAND, Turn, Verdict, verdict_of
-
-CUT_OFF = "length"
-"""The finish reason of a response that ended at the most tokens allowed."""
+from rlaif.records import CUT_OFF, TIE_BAND, Turn, Verdict, verdict_of
 
 
 class Filter(StrEnum):

@@ -93,7 +93,12 @@ class PromptReader(RowReader[Prompt, PromptPlan]):
             raise RowFault(reason, path)
         if any(turn.role == "tool" for turn in prompt):
             raise RowFault("holds a message of a tool, expected system, user and assistant messages", path)
-        response = None if plan.response is None else _first_response(plan.response.of(row), plan.response.path)
+        response: str | None = None
+        finish_reason: str | None = None
+        if plan.response is not None:
+            value = plan.response.of(row)
+            response = _first_response(value, plan.response.path)
+            finish_reason = _first_finish_reason(value, row.get("finish_reasons"))
         row_id = given_id
         if row_id is None:
             answered = [] if response is None else [response]
@@ -102,6 +107,7 @@ class PromptReader(RowReader[Prompt, PromptPlan]):
             id=row_id,
             prompt=prompt,
             response=response,
+            finish_reason=finish_reason,
             extra={column: row[column] for column in plan.extras},
             is_conversational=is_conversational,
         )
@@ -124,3 +130,9 @@ def _first_response(value: Any, column: str) -> str:
     if isinstance(value, list | tuple) and not value:
         raise RowFault(f"is {described(value)}, expected {TEXT_OR_MESSAGE}, or a list that begins with one", column)
     return response_of(value, column)
+
+
+def _first_finish_reason(responses: Any, reasons: Any) -> str | None:
+    """Why the first of a list of responses ends, where a list beside it tells of each."""
+    is_told = isinstance(responses, list | tuple) and isinstance(reasons, list | tuple) and reasons
+    return reasons[0] if is_told and len(reasons) == len(responses) and isinstance(reasons[0], str) else None

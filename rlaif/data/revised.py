@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlaif.data.comparisons import RESPONSE_PAIRS
-from rlaif.data.pairing import FINISH_COLUMNS, in_drawn_order
+from rlaif.data.pairing import FINISH_COLUMNS, PAIR_COLUMNS, in_drawn_order
 from rlaif.data.preferences import OUR_COLUMNS as LABEL_COLUMNS
 from rlaif.data.preferences import PreferenceSchema, to_row
 from rlaif.data.preferences import arrow_schema as preference_arrow_schema
@@ -30,10 +30,10 @@ ASSUMED = "assumed"
 """What `label_source` says where no judge was asked: that a revision is better was taken for granted."""
 
 OUR_COLUMNS = frozenset(
-    {*COLUMNS, *COMPARISON_COLUMNS, LABEL_SOURCE, *LABEL_COLUMNS, *RATING_COLUMNS}.union(*RESPONSE_PAIRS)
+    {*COLUMNS, *COMPARISON_COLUMNS, *PAIR_COLUMNS, LABEL_SOURCE, *LABEL_COLUMNS, *RATING_COLUMNS}.union(*RESPONSE_PAIRS)
 )
 """Names that a user's column cannot keep: it becomes `input_NAME`. Among them are those that comparisons are told by:
-labels that people gave to other responses must not become labels of these."""
+labels that people gave to other responses must not become labels of these, nor their writers the writers of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def to_revised_row(prompt: Prompt, chain: RevisionChain, schema: RevisedSchema) 
         "id": prompt.id,
         "prompt": prompt_value(prompt.prompt, is_conversational=schema.is_conversational),
         "initial_response": chain.initial,
-        "initial_finish_reason": chain.sample.finish_reason if chain.sample else None,
+        "initial_finish_reason": chain.sample.finish_reason if chain.sample else prompt.finish_reason,
         "initial_seed": chain.sample.seed if chain.sample else None,
         "revision": usable[-1].revision.text if usable else None,
         "rounds": [_round_value(each) for each in chain.rounds],

@@ -169,7 +169,7 @@ def _pairs(config: FilterConfig, source: RowSource) -> LabeledPairs | CandidateP
 def _no_pair(config: FilterConfig, counts: SelectionCounts) -> str:
     """Why the candidates make no pair, and what would."""
     options = config.selection
-    if options.pairs not in ("rs-dpo", "best-worst"):
+    if options.pairs not in ("rs-dpo", "best-worst") or counts.candidates == counts.rows:
         return f"none of its {counts.rows:,} rows has two candidates, so there are no pairs"
     probability, row_id = counts.largest
     difference = counts.largest_difference

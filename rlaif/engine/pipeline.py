@@ -20,6 +20,7 @@ from rlaif.assets import find_asset, shipped_names
 from rlaif.engine.pipeline_config import Pipeline, Stage
 from rlaif.engine.run_folder import RunFolder, versions
 from rlaif.errors import ConstitutionError, RunFolderError
+from rlaif.judge.constitutions import load_constitution
 
 COMMAND = "pipeline"
 STATE = "pipeline.json"
@@ -102,6 +103,8 @@ def run_pipeline(
                 continue
             if planned.plan is Plan.REDO and stage.folder.exists():
                 _keep_aside(stage)
+            elif not stage.folder.exists() and _begun(stage).exists():  # killed while that was kept aside
+                _begun(stage).rename(stage.folder)
             options = _write_options(pipeline, stage)
             _write_state(folder, {**state, stage.name: {"status": "running", **facts}})
             code = run_stage(stage, options)
@@ -114,6 +117,20 @@ def run_pipeline(
             yield StageResult(stage, planned, code, seconds)
             if code not in (DONE, FAILED_ROWS):
                 return
+
+
+def check_constitutions(pipeline: Pipeline) -> None:
+    """See that the constitutions of all stages can be read, before the first of them has asked anything.
+
+    Raises:
+        ConstitutionError: One cannot.
+    """
+    for stage in pipeline.stages:
+        if (name := stage.settings.get("constitution")) is not None:
+            try:
+                load_constitution(name)
+            except ConstitutionError as error:
+                raise ConstitutionError(f"stages.{stage.name}.constitution: {error}") from error
 
 
 def plan_pipeline(pipeline: Pipeline) -> list[tuple[Stage, Planned]]:
@@ -142,8 +159,11 @@ def plan_stage(stage: Stage, facts: Mapping[str, Any], known: Mapping[str, Any] 
         facts: What it depends on now (`facts_of`).
         known: Its record in `pipeline.json`; None for a stage that never ran.
     """
-    if known is None or not stage.folder.exists():
-        return Planned(Plan.RUN, "for the first time" if known is None else f"{stage.folder} is gone")
+    if known is None:
+        return Planned(Plan.RUN, "for the first time")
+    if not stage.folder.exists():
+        is_made = "finished" in known["status"]
+        return Planned(Plan.RUN, f"{stage.folder} is gone" if is_made else "it had made nothing yet")
     if changed := _changes(known, facts):
         return Planned(Plan.REDO, f"{'; '.join(changed)}")
     if known["status"] == "finished":
@@ -247,21 +267,32 @@ def _file_digest(path: Path) -> str:
 
 
 def _keep_aside(stage: Stage) -> None:
-    """Move what a stage had made to NAME.old-1, and let the new run begin with a copy of its journal: what is asked
-    again in the same words is answered from there."""
+    """Move what a stage had made to NAME.old-1, and let the new run begin with a copy of its journals, those of runs
+    inside it too (the judge of `rlaif revise`): what is asked again in the same words is answered from there."""
     number = 1
     while (old := stage.folder.with_name(f"{stage.folder.name}.old-{number}")).exists():
         number += 1
-    begun = stage.folder.with_name(f".{stage.folder.name}.new")
+    begun = _begun(stage)
+    copied = begun.with_name(f"{begun.name}.part")
     try:
-        shutil.rmtree(begun, ignore_errors=True)
-        if (stage.folder / "journal").is_dir():
-            shutil.copytree(stage.folder / "journal", begun / "journal")
+        for left_behind in (begun, copied):
+            if left_behind.exists():
+                shutil.rmtree(left_behind)
+        for journal in (stage.folder / "journal", *sorted(stage.folder.glob("*/journal"))):
+            if journal.is_dir():
+                shutil.copytree(journal, copied / journal.relative_to(stage.folder))
+        if copied.exists():
+            copied.rename(begun)  # under this name it is whole
         stage.folder.rename(old)
         if begun.exists():
             begun.rename(stage.folder)
     except OSError as error:
         raise RunFolderError(f"{stage.folder}: cannot be kept as {old.name} ({error.strerror})") from error
+
+
+def _begun(stage: Stage) -> Path:
+    """Where a new run of a stage begins, until what the one before it had made is out of the way."""
+    return stage.folder.with_name(f".{stage.folder.name}.new")
 
 
 def _write_options(pipeline: Pipeline, stage: Stage) -> Path:
@@ -283,6 +314,13 @@ def _read_state(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
         raise RunFolderError(f"{path}: expected a JSON object with stages; was it written by rlaif?")
     stages: dict[str, Any] = content["stages"]
+    for name, record in stages.items():
+        kinds = {"status": str, "command": str, "settings": dict, "reads": dict}
+        if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in kinds.items()):
+            raise RunFolderError(
+                f"{path}: stages.{name}: expected {', '.join(kinds)}; was it changed? Without this entry, the stage is "
+                "taken for one that never ran"
+            )
     return stages
 
 

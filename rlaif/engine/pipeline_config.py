@@ -15,7 +15,7 @@ from rlaif.options import options
 
 _KEYS = ("out", "defaults", "stages")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_REFERENCE = re.compile(r"@([^/@]+)(/.*)?")
+_REFERENCE = re.compile(rf"@({_NAME.pattern})(/.*)?")
 
 OF_PIPELINE = ("quiet", "dry_run", "config", "out")
 """Options of commands that are the pipeline's to set."""
@@ -117,12 +117,16 @@ def read_pipeline(config: PipelineConfig, commands: Mapping[str, StageCommand]) 
         out = "."
     shared = {_option(name): value for name, value in {**defaults, **(config.set or {})}.items()}
     faults += _unknown_defaults(shared, commands)
+    faults += _without_effect(config.set or {}, stages, commands)
     found: list[Stage] = []
     for name, given in stages.items():
         try:
             found.append(_stage(str(name), given, Path(out), shared, found, commands))
         except ConfigError as error:
             faults.append(str(error))
+            # those behind it may name it, and that is no fault of theirs
+            word = given.get("command", name) if isinstance(given, Mapping) else name
+            found.append(Stage(str(name), str(word), {}, {}, Path(out) / str(name), ()))
     if faults:
         many = f" has {len(faults)} faults" if len(faults) > 1 else ""
         raise ConfigError(f"{config.file}{many}: {'; '.join(faults)}")
@@ -136,6 +140,24 @@ def _unknown_defaults(shared: Mapping[str, Any], commands: Mapping[str, StageCom
         f"defaults.{name}: no command has this option{did_you_mean(name, known)}"
         for name in shared
         if name not in known
+    ]
+
+
+def _without_effect(
+    changes: Mapping[str, str], stages: Mapping[Any, Any], commands: Mapping[str, StageCommand]
+) -> list[str]:
+    """What is to be otherwise than the defaults say, where every stage that has the option says it itself."""
+    taking: set[str] = set()
+    saying: dict[str, str] = {}
+    for name, given in stages.items():
+        own = {_option(key): value for key, value in given.items()} if isinstance(given, Mapping) else {}
+        if (command := commands.get(str(own.get("command", name)))) is not None:
+            taking |= {option.name for option in options(command.config)} - own.keys()
+        saying |= {option: f"stages.{name}.{option}" for option in own}
+    return [
+        f"--set {change}: changes the defaults, and where a stage has this option, it says it itself: {saying[option]}"
+        for change in changes
+        if (option := _option(change)) in saying and option not in taking
     ]
 
 
@@ -156,16 +178,18 @@ def _stage(
     word = str(settings.pop("command", name))
     if word not in commands:
         known = ", ".join(commands)
-        raise ConfigError(
-            f"{where}: {word!r} is no command that can be a stage{did_you_mean(word, commands)}; "
-            f"name it with command: (known: {known})"
-        )
+        mistyped = next((key for key in settings if did_you_mean(key, ("command",))), None)
+        hint = did_you_mean(word, commands) if mistyped is None else ""
+        name_it = "name it with command:" if mistyped is None else f"did you mean command: by {mistyped}:?"
+        raise ConfigError(f"{where}: {word!r} is no command that can be a stage{hint}; {name_it} (known: {known})")
     command = commands[word]
     if theirs := sorted({*OF_PIPELINE} & settings.keys()):
         raise ConfigError(f"{where}.{theirs[0]}: belongs to rlaif pipeline, not to a stage")
     own = {option.name for option in options(command.config)}
     settings = {**{key: value for key, value in shared.items() if key in own}, **settings}
     settings.setdefault(command.input, _default_input(command, before))
+    if settings[command.input] is None and any(stage.command not in commands for stage in before):
+        settings[command.input] = ""  # perhaps what that stage makes, which is a fault already
     if settings[command.input] is None:
         raise ConfigError(f"{where}.{command.input}: is missing, and no stage before it makes what it takes")
     after: list[str] = []

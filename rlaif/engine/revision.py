@@ -26,7 +26,7 @@ from rlaif.engine.labeling import LabelOutcome
 from rlaif.engine.listening import Listener, SilentListener
 from rlaif.engine.policies import Policy, open_policies, policies_json
 from rlaif.engine.revision_config import ReviseConfig
-from rlaif.engine.revision_labels import Tables, ask_judges, preference_of, write_tables
+from rlaif.engine.revision_labels import COMPARISONS, Tables, ask_judges, preference_of, write_tables
 from rlaif.engine.rows import Judge, Panel
 from rlaif.engine.run_folder import RunFolder, public_config, without_queries
 from rlaif.engine.running import read_options, rows_total
@@ -274,6 +274,7 @@ class _Run:
                     **({"judge_preference": self.preference.as_json()} if self.preference else {}),
                 },
                 **session.facts(),
+                **({"judging": _spent(self.labeling)} if self.labeling else {}),
             }
         )
 
@@ -304,6 +305,17 @@ class _Run:
             command=without_queries(session.command),
             example=example,
         )
+
+
+def _spent(labeling: LabelOutcome) -> dict[str, Any]:
+    """What the judge took; calls, tokens and cost beside it are the policy's."""
+    progress = labeling.progress
+    return {
+        "run": COMPARISONS,
+        "calls": {"asked": progress.calls, "replayed": progress.replayed, "retries": progress.retries},
+        "tokens": progress.usage._asdict(),
+        "cost_usd": progress.cost,
+    }
 
 
 def _decisive_settings(config: ReviseConfig, summary: InputSummary, asked: Reviewing) -> dict[str, Any]:

@@ -52,8 +52,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # a run killed in its first moments leaves a journal, or half a run.json under a hidden name
-            occupied = any(entry.name != "journal" and entry.name[0] != "." for entry in self.path.iterdir())
+            occupied = any(not _is_of_no_run(entry) for entry in self.path.iterdir())
         except OSError as error:
             raise RunFolderError(f"{self.path}: cannot be used as an output folder ({error.strerror})") from error
         if not os.access(self.path, os.W_OK):
@@ -139,6 +138,14 @@ class RunFolder:
             os.replace(temporary, self.path / name)
         except OSError as error:
             raise RunFolderError(f"{self.path / name}: cannot be written ({error.strerror})") from error
+
+
+def _is_of_no_run(entry: Path) -> bool:
+    """Whether something in a folder is none of what a run has written: a run killed in its first moments leaves a
+    journal, or half a run.json under a hidden name; a pipeline begins with journals, that of a run inside a run too."""
+    if entry.name == "journal" or entry.name[0] == ".":
+        return True
+    return entry.is_dir() and [inner.name for inner in entry.iterdir()] == ["journal"]
 
 
 def versions() -> dict[str, str]:

@@ -22,10 +22,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rlaif.assets import find_asset
+from rlaif.config import parse_yaml
 from rlaif.errors import ConstitutionError, did_you_mean
 from rlaif.randomness import seeded_random
 from rlaif.records import RevisionRequests
@@ -207,7 +209,9 @@ def _read_yaml(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")
         # JSON allows tabs between tokens and paired surrogate escapes, and YAML does not: read it as what it is.
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        if path.suffix == ".json":
+            return json.loads(text, object_pairs_hook=partial(_unique, path))
+        return parse_yaml(text, str(path), ConstitutionError)
     except UnicodeDecodeError as error:
         raise ConstitutionError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     except json.JSONDecodeError as error:
@@ -218,6 +222,20 @@ def _read_yaml(path: Path) -> Any:
         raise ConstitutionError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     except OSError as error:
         raise ConstitutionError(f"{path}: cannot be read: {error.strerror}") from None
+    except ConstitutionError:
+        raise
+    except ValueError as error:  # a date that is none
+        raise ConstitutionError(f"{path}: not valid YAML: {error}") from None
+
+
+def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; refuses keys that stand twice, of which the last would hide the others."""
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise ConstitutionError(f"{path}: {key!r} stands twice in one object")
+        content[key] = value
+    return content
 
 
 def _principles(entries: Any, path: str) -> tuple[Principle, ...]:

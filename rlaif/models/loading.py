@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import math
 import os
+import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ _END_BYTES = 1 << 20
 _UNBOUNDED = 10**9
 """Tokenizers without a limit of their own say 10**30."""
 
+_LOADING = threading.Lock()
+"""transformers changes torch for the whole process while it builds a model: of two loaded at the same time in two
+threads, one is left without weights."""
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -36,7 +41,7 @@ class ModelSource:
         fingerprint: SHA-256 (hex) of the files, or the hub's commit.
         context_tokens: Longest prompt and completion together; None when the model says nothing.
         allows_pickle: Whether weights that are not safetensors may be loaded.
-        called: What messages call it, such as "judge 'hf:NAME'".
+        called: What messages call it, such as "model 'hf:NAME'": it may judge or answer.
     """
 
     path: str
@@ -74,7 +79,7 @@ def find_model(
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    called = f"model {path_or_name!r}" if backend is None else f"judge {f'{backend}:{path_or_name}'!r}"
+    called = f"model {path_or_name if backend is None else f'{backend}:{path_or_name}'!r}"
     path, revision = _place(path_or_name, called)
     chosen_device = _device(device)
     try:
@@ -212,27 +217,28 @@ def load_weights(auto_class: Any, source: ModelSource, **options: Any) -> tuple[
     import torch
     from transformers.utils import logging as transformers_logging
 
-    shows_bar = transformers_logging.is_progress_bar_enabled()
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()  # the run's own bar is on the screen
-    transformers_logging.set_verbosity_error()  # and the table of missing weights is what `refuse_missing` is for
-    try:
-        model, info = auto_class.from_pretrained(
-            source.path,
-            revision=source.revision,
-            dtype=getattr(torch, source.dtype),
-            trust_remote_code=False,
-            use_safetensors=None if source.allows_pickle else True,
-            output_loading_info=True,
-            **options,
-        )
-        return (model if "device_map" in options else model.to(source.device)).eval(), info
-    except Exception as error:  # as above; CUDA's out of memory too
-        raise _unusable(source.called, source.path, error) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if shows_bar:
-            transformers_logging.enable_progress_bar()
+    with _LOADING:
+        shows_bar = transformers_logging.is_progress_bar_enabled()
+        verbosity = transformers_logging.get_verbosity()
+        transformers_logging.disable_progress_bar()  # the run's own bar is on the screen
+        transformers_logging.set_verbosity_error()  # and the table of missing weights is what `refuse_missing` is for
+        try:
+            model, info = auto_class.from_pretrained(
+                source.path,
+                revision=source.revision,
+                dtype=getattr(torch, source.dtype),
+                trust_remote_code=False,
+                use_safetensors=None if source.allows_pickle else True,
+                output_loading_info=True,
+                **options,
+            )
+            return (model if "device_map" in options else model.to(source.device)).eval(), info
+        except Exception as error:  # as above; CUDA's out of memory too
+            raise _unusable(source.called, source.path, error) from error
+        finally:
+            transformers_logging.set_verbosity(verbosity)
+            if shows_bar:
+                transformers_logging.enable_progress_bar()
 
 
 def fingerprint_folder(folder: Path, *, is_whole: bool = False) -> str:

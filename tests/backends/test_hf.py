@@ -377,7 +377,7 @@ def test_a_name_not_in_the_cache_is_one_sentence_offline(tmp_path: Path) -> None
     )
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "", "HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("BackendUnusableError judge 'hf:nobody/nothing' cannot be loaded: it is not in the")
+    assert done.stdout.startswith("BackendUnusableError model 'hf:nobody/nothing' cannot be loaded: it is not in the")
     assert len(done.stdout.splitlines()) == 1
 
 

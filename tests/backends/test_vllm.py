@@ -282,7 +282,7 @@ def test_engine_arguments_are_checked_before_anything_starts(tiny: Path) -> None
     assert "hf_abc" not in str(caught.value)
     with pytest.raises(ConfigError, match="'float32' and --vllm-arg dtype=bfloat16 contradict"):
         VllmBackend(str(tiny), dtype="float32", engine_args=["dtype=bfloat16"])
-    with pytest.raises(ConfigError, match=r"judge 'vllm:.*no such folder \(did you mean .*tiny-wide"):
+    with pytest.raises(ConfigError, match=r"model 'vllm:.*no such folder \(did you mean .*tiny-wide"):
         VllmBackend(str(tiny.parent / "tiny-wid"))
 
 

@@ -137,7 +137,7 @@ def test_killed_and_run_again_it_is_as_if_nothing_had_happened() -> None:
 
 def test_a_stage_that_cannot_start_says_which_and_the_rest_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     with ScriptedServer(answer) as server:
-        write(server.url, constitution="no-such-thing")
+        write(server.url, task="no-such-thing")
         assert main(["pipeline", "p.yaml", "--quiet"]) == 2
         err = capsys.readouterr().err
         assert "no-such-thing" in err
@@ -146,6 +146,16 @@ def test_a_stage_that_cannot_start_says_which_and_the_rest_is_kept(capsys: pytes
         write(server.url)
         assert main(["pipeline", "p.yaml", "--quiet"]) == 0
         assert len(posts(server)) == asked + PROMPTS * 6  # nothing was generated again
+
+
+def test_a_constitution_that_cannot_be_read_is_told_before_anything_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with ScriptedServer(answer) as server:
+        write(server.url, constitution="no-such-thing")
+        assert main(["pipeline", "p.yaml"]) == 2
+        assert server.received == []
+    assert "stages.label.constitution: there is no constitution named 'no-such-thing'" in capsys.readouterr().err
 
 
 def test_faults_of_all_stages_are_told_before_anything_is_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,6 +88,7 @@ def test_a_judge_on_another_server_labels(capsys: pytest.CaptureFixture[str]) ->
         assert sum(posts(judge).values()) == 5 * 2
     captured = capsys.readouterr()
     assert "judge        prefers 50.0% of 5;" in captured.out  # it looks at nothing but the slot
+    assert "judging      10 calls, 120 tokens in, 10 out" in captured.out
     assert "revising 5 rows with openai:p" in captured.err
     assert "judging 5 rows with openai:j" in captured.err
     assert main(["show", "run", "run/comparisons"]) == 0

@@ -145,6 +145,19 @@ class TestDuplicateIndex:
         assert index.find_or_add_pair(f"Now {text_of(rng, 60)}", a, b, "r6") is None
         assert index.find_or_add_pair(prompt, "No!", "Yes!", "r7") == "r4"
 
+    def test_pairs_of_responses_that_are_alike_among_themselves_are_found(self) -> None:
+        # 30 words make 28 shingles, of which 3 other words at the end leave 25: 25 of 31 shared by any two, 0.806. As
+        # sets, two such pairs share 25 of 37, 0.676: of 800, LSH at 0.8 would overlook some 14.
+        rng = random.Random(3)
+        missed = 0
+        for _ in range(800):
+            start = [f"w{rng.randrange(10**9)}" for _ in range(27)]
+            a, b, c, d = (" ".join([*start, *(f"w{rng.randrange(10**9)}" for _ in range(3))]) for _ in range(4))
+            index = DuplicateIndex(0.8)
+            index.find_or_add_pair("Why?", a, b, "r1")
+            missed += index.find_or_add_pair("Why?", c, d, "r2") is None
+        assert missed == 0
+
     @pytest.mark.parametrize("threshold", [0.49, 1.01])
     def test_threshold_out_of_range(self, threshold: float) -> None:
         with pytest.raises(ValueError, match="expected a number from 0.5 to 1"):

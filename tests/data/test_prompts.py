@@ -114,6 +114,16 @@ class TestResponses:
         assert read(row, takes_responses=True, columns={"responses": "drafts"}).response == "y"
         assert read(row, takes_responses=True, columns={"response": "drafts"}).response == "y"
 
+    @pytest.mark.parametrize(
+        ("reasons", "expected"), [(["length", "stop"], "length"), (["length"], None), ([None, "stop"], None), (7, None)]
+    )
+    def test_why_the_first_of_a_list_ends(self, reasons: object, expected: str | None) -> None:
+        row = {"prompt": "P", "responses": ["x", "y"], "finish_reasons": reasons}
+        found = read(row, takes_responses=True)
+        assert (found.response, found.finish_reason) == ("x", expected)
+        assert found.extra["finish_reasons"] == reasons
+        assert read({**row, "response": "z"}, takes_responses=True).finish_reason is None
+
     def test_an_empty_list_of_responses_is_refused(self) -> None:
         assert fault({"prompt": "P", "responses": []}, takes_responses=True).column == "responses"
 

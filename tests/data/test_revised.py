@@ -152,7 +152,8 @@ def test_unchanged_is_the_same_text_but_for_whitespace_around_it(revision: str, 
 
 
 def test_columns_of_the_input_stay_and_give_way_to_ours() -> None:
-    given = {"prompt": "Why?", "topic": "t", "rounds": 9, "human_label": "a", "policies": ["x"]}
+    # policy_a and policy_b wrote others than the initial response and its revision: nobody may rank by them
+    given = {"prompt": "Why?", "topic": "t", "rounds": 9, "human_label": "a", "policies": ["x"], "policy_a": "m"}
     schema = revised_schema(scan_prompts([given], takes_responses=True))
     row = to_revised_row(
         replace(PROMPT, extra={name: given[name] for name in given if name != "prompt"}), CHAIN, schema
@@ -161,5 +162,6 @@ def test_columns_of_the_input_stay_and_give_way_to_ours() -> None:
     comparison = comparison_row(row, schema, seed=0)
     assert comparison is not None
     assert (comparison["input_rounds"], comparison["topic"]) == (9, "t")
-    assert not {"human_label", "human_votes"} & comparison.keys()
-    assert list(assumed_row(comparison))[-4:] == ["topic", "input_rounds", "input_human_label", "policies"]
+    assert not {"human_label", "human_votes", "policy_a"} & comparison.keys()
+    extras = ["topic", "input_rounds", "input_human_label", "policies", "input_policy_a"]
+    assert list(assumed_row(comparison))[-5:] == extras

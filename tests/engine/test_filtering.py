@@ -19,7 +19,7 @@ from datasets import load_dataset
 from rlaif.backends.fake import REWARDS, FakeBackend, logprobs_of
 from rlaif.calibration import Calibration, save_calibration
 from rlaif.data.filtering import FilterOptions
-from rlaif.data.selecting import SelectionOptions, preference
+from rlaif.data.selecting import PairRule, SelectionOptions, preference
 from rlaif.engine.config import CalibrateConfig, LabelConfig, RateConfig, SourceConfig
 from rlaif.engine.filter_config import FilterConfig
 from rlaif.engine.filtering import FilterOutcome, filter_pairs
@@ -438,6 +438,12 @@ class TestPairs:
         save_calibration(Calibration(2.0), tmp_path / "f.json")
         with pytest.raises(RunFolderError, match="is a run of `rlaif filter` over rows of another kind"):
             calibrate_run(CalibrateConfig(config.out, str(tmp_path / "c"), str(tmp_path / "f.json")))
+
+    @pytest.mark.parametrize("rule", ["all", "best-worst", "rs-dpo", "rso"])
+    def test_single_candidates_are_not_said_to_be_equal(self, tmp_path: Path, rule: PairRule) -> None:
+        given = write(tmp_path / "rows.jsonl", [{"prompt": "?", "responses": ["a"], "ratings": [3.0]}])
+        with pytest.raises(InputError, match="none of its 1 rows has two candidates"):
+            filter_pairs(FilterConfig(given, str(tmp_path / "new"), selection=SelectionOptions(rule)))
 
     async def test_all_equal(self, tmp_path: Path) -> None:
         rows = [{"prompt": "?", "responses": ["a", "b"], "ratings": [3.0, 3.0]}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from rlaif.engine.pipeline import Plan, StageResult, digest_of, plan_pipeline, run_pipeline
 from rlaif.engine.pipeline_config import Pipeline, PipelineConfig, Stage, StageCommand, read_pipeline
+from rlaif.engine.run_folder import RunFolder
 from rlaif.errors import RunFolderError
 
 
@@ -127,6 +129,7 @@ def test_a_stage_that_stops_ends_the_pipeline_and_is_resumed(tmp_path: Path, sou
     runner = Runner(codes={"copy": 130})
     (result,) = run(pipeline(tmp_path, source), runner)
     assert result.code == 130
+    assert plan_pipeline(pipeline(tmp_path, source))[0][1].reason == "it had made nothing yet"
     (tmp_path / "run/copy").mkdir()  # what it had begun
     runner.codes = {}
     results = run(pipeline(tmp_path, source), runner)
@@ -154,6 +157,48 @@ def test_a_journal_goes_on_in_the_new_run(tmp_path: Path, source: Path) -> None:
     assert (tmp_path / "run/copy.old-1/journal/replies").read_text() == "kept"
 
 
+def test_journals_of_runs_inside_a_run_go_on_too(tmp_path: Path, source: Path) -> None:
+    def journal(stage: Stage) -> None:
+        inner = stage.folder / "comparisons/journal"
+        seen.append(inner.exists())
+        assert RunFolder(stage.folder, "revise").open({}) is None  # journals alone are no other run
+        inner.mkdir(parents=True, exist_ok=True)
+
+    seen: list[bool] = []
+    run(pipeline(tmp_path, source), Runner(during=journal))
+    run(pipeline(tmp_path, source, word="two"), Runner(during=journal))
+    assert seen == [False, False, True, True]
+
+
+def test_killed_while_it_keeps_a_stage_aside_the_journal_goes_on(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def journal(stage: Stage) -> None:
+        seen.append((stage.folder / "journal").exists())
+        stage.folder.joinpath("journal").mkdir(parents=True, exist_ok=True)
+
+    class Killed(BaseException):
+        pass
+
+    def rename(path: Path, target: Path) -> Path:
+        if target == tmp_path / "run/copy":
+            raise Killed
+        return whole(path, target)
+
+    seen: list[bool] = []
+    run(pipeline(tmp_path, source), Runner(during=journal))
+    whole = Path.rename
+    changed = pipeline(tmp_path, source, word="two")
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(Killed):
+        run(changed, Runner(during=journal))
+    monkeypatch.setattr(Path, "rename", whole)
+    run(pipeline(tmp_path, source, word="two"), Runner(during=journal))
+    assert seen == [False, False, True, True]
+    assert (tmp_path / "run/copy.old-1/data.txt").read_text() == "HELLO one"
+    assert (tmp_path / "run/again/data.txt").read_text() == "HELLO TWO"
+
+
 def test_two_at_once_are_refused(tmp_path: Path, source: Path) -> None:
     whole = pipeline(tmp_path, source)
 
@@ -171,6 +216,16 @@ def test_a_broken_state_is_named(tmp_path: Path, source: Path) -> None:
     run(pipeline(tmp_path, source), Runner())
     (tmp_path / "run/pipeline.json").write_text("{")
     with pytest.raises(RunFolderError, match=r"pipeline\.json: cannot be read"):
+        run(pipeline(tmp_path, source), Runner())
+
+
+@pytest.mark.parametrize("record", [3, {}, {"status": "finished", "command": "copy", "settings": {}, "reads": []}])
+def test_a_broken_entry_of_the_state_is_named(tmp_path: Path, source: Path, record: object) -> None:
+    run(pipeline(tmp_path, source), Runner())
+    (tmp_path / "run/pipeline.json").write_text(json.dumps({"stages": {"copy": record}}))
+    with pytest.raises(
+        RunFolderError, match=r"pipeline\.json: stages\.copy: expected status, command, settings, reads"
+    ):
         run(pipeline(tmp_path, source), Runner())
 
 

@@ -95,7 +95,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
         "defaults.sed: no command has this option (did you mean 'seed'?)",
         "stages.make.input: is missing, and no stage before it makes what it takes",
         "stages.chek: 'chek' is no command that can be a stage (did you mean 'check'?)",
-        "stages.check.input: there is no stage 'nothing' before this one; before it stand: none",
+        "stages.check.input: there is no stage 'nothing' before this one; before it stand: make, chek",
         "stages.a b: expected a name of letters",
         "stages.last.quiet: belongs to rlaif pipeline",
     ):
@@ -109,6 +109,21 @@ def test_a_fault_in_an_option_says_where(tmp_path: Path) -> None:
         read(tmp_path, "out: o\nstages: {make: {input: a, colr: x}}")
 
 
+def test_a_faulty_stage_is_no_fault_of_those_behind_it(tmp_path: Path) -> None:
+    text = "out: o\nstages: {make: {input: a, colr: x}, check: {}, again: {command: check, input: '@make'}}"
+    with pytest.raises(ConfigError, match=r"^[^;]*p\.yaml: stages\.make: colr: unknown option[^;]*$"):
+        read(tmp_path, text)
+    text = "out: o\nstages: {mak: {input: a}, check: {}}"  # what it would have made, nobody knows
+    with pytest.raises(ConfigError, match=r"p\.yaml: stages\.mak: 'mak' is no command .*did you mean 'make'") as raised:
+        read(tmp_path, text)
+    assert "check" not in str(raised.value).partition("(known:")[0]
+
+
+def test_a_mistyped_command_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'x' is no command .*; did you mean command: by comand:\?"):
+        read(tmp_path, "out: o\nstages: {x: {comand: make, input: a}}")
+
+
 def test_a_stage_cannot_take_what_comes_after_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no stage 'later' before this one"):
         read(tmp_path, "out: o\nstages: {make: {input: '@later'}, later: {command: make, input: a}}")
@@ -118,3 +133,17 @@ def test_a_stage_cannot_take_what_comes_after_it(tmp_path: Path) -> None:
 def test_what_is_no_pipeline_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="stages"):
         read(tmp_path, text)
+
+
+def test_a_text_that_begins_as_a_reference_but_names_no_stage_is_a_text(tmp_path: Path) -> None:
+    text = "out: o\nstages: {make: {input: a, colour: '@all be kind'}}"
+    assert read(tmp_path, text).stages[0].settings["colour"] == "@all be kind"
+
+
+def test_a_change_that_reaches_no_stage_is_refused(tmp_path: Path) -> None:
+    text = "out: o\nstages: {make: {input: a, colour: red}, check: {}}"
+    with pytest.raises(ConfigError, match=r"--set colour: changes the defaults, .* itself: stages\.make\.colour"):
+        read(tmp_path, text, set={"colour": "blue"})
+    text = "out: o\nstages: {make: {input: a, colour: red}, more: {command: make, input: b}}"
+    pipeline = read(tmp_path, text, set={"colour": "blue"})
+    assert [stage.settings["colour"] for stage in pipeline.stages] == ["red", "blue"]

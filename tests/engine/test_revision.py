@@ -156,9 +156,21 @@ async def test_conversations_stay_conversations(config: ReviseConfig, tmp_path: 
 
 async def test_candidates_are_revised_in_their_first_response(config: ReviseConfig, tmp_path: Path) -> None:
     row = {"id": "c", "prompt": "Q?", "responses": ["First", "Second"], "policies": ["p", "q"]}
-    await revise(replace(config, input=write_rows(tmp_path, [row])))
+    await revise(replace(config, input=write_rows(tmp_path, [row | {"finish_reasons": ["length", "stop"]}])))
     assert table(config)[0]["initial_response"] == "First"
+    assert table(config)[0]["initial_finish_reason"] == "length"  # so that `rlaif filter --drop-cut-off` sees it
     assert table(config)[0]["policies"] == ["p", "q"]
+
+
+async def test_a_revised_folder_can_be_revised_again(config: ReviseConfig) -> None:
+    await revise(config)
+    again = replace(config, input=config.out, out=f"{config.out}-again", source=SourceConfig({"response": "revision"}))
+    await revise(again)
+    rows = table(again)
+    assert len(rows) == 12  # of data/ alone, not of the tables beside it
+    assert rows[0]["revision"] == "Answer to Question 0?, friend, friend, friend, friend"
+    assert rows[0]["input_initial_response"] == "Answer to Question 0?"
+    assert len(rows[0]["input_rounds"]) == 2
 
 
 async def test_hostile_texts_are_kept_byte_for_byte(config: ReviseConfig, tmp_path: Path) -> None:

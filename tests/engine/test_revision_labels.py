@@ -79,6 +79,8 @@ async def test_the_judge_labels_and_its_taste_for_length_is_told(config: ReviseC
     assert counts["judge_preference"]["where_longer"]["n"] == 5
     assert counts["judge_preference"]["where_shorter"]["n"] == 4
     assert counts["comparisons"] == 10
+    spent = json.loads((Path(config.out) / "run.json").read_text())["judging"]
+    assert (spent["run"], spent["calls"]["asked"]) == ("comparisons", 9 * 2)
     inner = RunFolder(Path(config.out) / "comparisons", "label").read()
     assert inner is not None
     assert (inner["command"], inner["status"], inner["repeat"]) == ("label", "finished", "rlaif revise x")

@@ -124,6 +124,10 @@ def test_the_frame_of_few_shot_dialogues_is_no_part_of_the_principle():
         ("", "holds empty, expected a mapping"),
         ("principles: [", r"c\.yaml, line 1: not valid YAML"),
         ("a: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("principles:\n  - {id: 2020-13-45, text: x}", "not valid YAML"),
+        ("? [a]\n: b", "not valid YAML"),
+        ("x: {prompt: p, edit_request: e}\nx: {prompt: q, edit_request: f}", r"c\.yaml, line 2: 'x' stands here twice"),
+        ("principles:\n  - text: one\n    text: two", r"c\.yaml, line 3: 'text' stands here twice"),
     ],
 )
 def test_faults_point_to_file_entry_and_field(tmp_path, content, message):
@@ -131,6 +135,14 @@ def test_faults_point_to_file_entry_and_field(tmp_path, content, message):
     with pytest.raises(ConstitutionError, match=message) as caught:
         load_constitution(path)
     assert path in str(caught.value)
+
+
+def test_a_key_that_stands_twice_in_json_is_refused(tmp_path):
+    path = tmp_path / "c.json"
+    entry = '{"prompt": "p", "edit_request": "e"}'
+    path.write_text(f'{{"x": {entry}, "x": {entry}}}')
+    with pytest.raises(ConstitutionError, match=r"c\.json: 'x' stands twice in one object"):
+        load_constitution(str(path))
 
 
 def test_invalid_json_and_encoding_are_named_with_their_place(tmp_path):
