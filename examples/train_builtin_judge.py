@@ -33,7 +33,8 @@ def main() -> None:
 
         write_examples(options.write_examples)
         return
-    from builtin_judge.trainer import Run, train
+    from builtin_judge.loop import Run
+    from builtin_judge.trainer import train
 
     state = options.state or options.out / "state"
     train(Run(options.out, state, options.minutes, options.processes, options.seed), resume=options.resume)

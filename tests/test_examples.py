@@ -16,7 +16,7 @@ import pytest
 from servers import Answer, Received, ScriptedServer
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.name != "train_builtin_judge.py")
+EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if not path.name.startswith("train_builtin_"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMANDS = re.compile(r"^(?:rlaif|export) .*$", re.MULTILINE)
@@ -48,6 +48,17 @@ def judge(received: Received) -> Answer:
     return Answer({"choices": [choice], "usage": {"prompt_tokens": 300, "completion_tokens": 1}})
 
 
+def _copy_the_pipeline(folder: Path, prompts: int) -> None:
+    """The example pipeline, with the first of its prompts and of the comparisons that people labeled."""
+    data = folder / "examples" / "data"
+    data.mkdir(parents=True)
+    shutil.copy(ROOT / "examples" / "constitution.yaml", folder / "examples")
+    lines = (ROOT / "examples" / "data" / "prompts.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    for path in (data / "prompts.jsonl", folder / "prompts.jsonl"):
+        path.write_text("".join(lines[:prompts]), encoding="utf-8")
+    shutil.copy(folder / "comparisons.jsonl", data)
+
+
 def test_the_readme_runs_from_top_to_bottom(tmp_path: Path) -> None:
     comparisons = ROOT / "examples" / "data" / "comparisons.jsonl"
     lines = comparisons.read_text(encoding="utf-8").splitlines(keepends=True)[:20]
@@ -55,6 +66,7 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path: Path) -> None:
     responses = (ROOT / "examples" / "data" / "responses.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "responses.jsonl").write_text("".join(responses[:10]), encoding="utf-8")
     shutil.copy(ROOT / "examples" / "data" / "recorded_verdicts.jsonl", tmp_path)
+    _copy_the_pipeline(tmp_path, prompts=6)
     ran = 0
     with ScriptedServer(judge) as server:
         keys = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "sk-not-a-key"}
@@ -73,4 +85,5 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path: Path) -> None:
                     ran += 1
     assert ran >= 8
     assert (tmp_path / "runs" / "first" / "data").is_dir()
+    assert (tmp_path / "runs" / "constitution" / "export" / "pairs.train.jsonl").read_text(encoding="utf-8")
     shutil.rmtree(tmp_path / "runs")

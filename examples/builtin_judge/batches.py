@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from .principles import KIND_NAMES
 from .sequences import TRAITS, Sequence
+
+S = TypeVar("S", bound=Sized)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +119,14 @@ def collate(sequences: list[Sequence]) -> Batch:
     )
 
 
-def batches(
-    rng: random.Random, draw: Callable[[], list[Sequence]], budget: int, pool: int = 160
-) -> Iterator[list[Sequence]]:
+def batches(rng: random.Random, draw: Callable[[], list[S]], budget: int, pool: int = 160) -> Iterator[list[S]]:
     """Endless lists of sequences of like length, at most `budget` padded tokens each, in random order."""
     while True:
-        sequences: list[Sequence] = []
+        sequences: list[S] = []
         while len(sequences) < pool:
             sequences += draw()
         sequences.sort(key=len)
-        packed: list[list[Sequence]] = [[]]
+        packed: list[list[S]] = [[]]
         for sequence in sequences:
             if packed[-1] and (len(packed[-1]) + 1) * len(sequence) > budget:
                 packed.append([])

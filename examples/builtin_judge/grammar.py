@@ -57,7 +57,7 @@ class Pair:
 def make_comparison(rng: random.Random, words: Lexicon, size: str = "short") -> Pair:
     """A comparison of a given size: "tiny", "short" (up to some 250 tokens), or "long" (some 400 to 1,000)."""
     kind = rng.choices(("ask", "harm", "constraint", "summary"), (55, 17, 18, 10))[0]
-    scene = _SCENES[kind](rng, words, size)
+    scene = SCENES[kind](rng, words, size)
     first = make_response(rng, words, scene, draw_plan(rng, scene, size))
     while True:
         second = make_response(rng, words, scene, _second_plan(rng, scene, first.plan, size))
@@ -226,7 +226,7 @@ def _summary_scene(rng: random.Random, words: Lexicon, size: str) -> Scene:
     return Scene((("user", f"{ask}\n\n{join_sentences(rng, list(passage))}"),), topic, "summarization", passage=passage)
 
 
-_SCENES: dict[str, Callable[[random.Random, Lexicon, str], Scene]] = {
+SCENES: dict[str, Callable[[random.Random, Lexicon, str], Scene]] = {
     "ask": _ask_scene,
     "harm": _harm_scene,
     "constraint": _constraint_scene,

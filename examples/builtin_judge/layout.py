@@ -100,7 +100,7 @@ class Layout:
             Piece(
                 f"{start}\n\n{'## Your turn' if shown else ''}{chr(10) * 2 if shown else ''}### Prompt\n", "template"
             ),
-            *_turn_pieces(turns),
+            *turn_pieces(turns),
             Piece("\n\n### Response 1\n", "template"),
             Piece(first, "first"),
             Piece("\n\n### Response 2\n", "template"),
@@ -112,14 +112,15 @@ class Layout:
         """A rating's prompt up to its question."""
         return [
             Piece(f"{preamble}\n\n### Prompt\n", "template"),
-            *_turn_pieces(turns),
+            *turn_pieces(turns),
             Piece("\n\n### Response\n", "template"),
             Piece(response, "first"),
             Piece("\n\n### Question\n", "template"),
         ]
 
 
-def _turn_pieces(turns: tuple[tuple[str, str], ...]) -> list[Piece]:
+def turn_pieces(turns: tuple[tuple[str, str], ...]) -> list[Piece]:
+    """A conversation as the templates show it: one turn alone as it is, several with their roles."""
     if len(turns) == 1:
         return [Piece(turns[0][1], "prompt")]
     pieces: list[Piece] = []

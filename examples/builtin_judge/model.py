@@ -2,7 +2,7 @@
 
 Written out, not taken from transformers, for two reasons: a block mask with restarting positions lets several questions
 share one context, and the heads read middle layers. `export` writes what `LlamaForCausalLM` loads; a test compares
-both.
+both. The policy trains the same `Decoder`, without heads.
 """
 
 from __future__ import annotations
@@ -70,14 +70,8 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-class JudgeNetwork(nn.Module):
-    """The decoder and its throw-away heads.
-
-    The heads read the layers at which the decoder needs what they teach: segment (1), whether a token also stands in
-    the prompt (2), traits of a response and kinds of a question (`layers - 2`, the third). One layer below the last,
-    where the answer is given, two more read the question's kinds again and the difference of the responses' traits:
-    what is left for the last layer is to multiply the two.
-    """
+class Decoder(nn.Module):
+    """The network itself: embedding, layers, norm, and the embedding again as the output layer."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -85,12 +79,6 @@ class JudgeNetwork(nn.Module):
         self.embedding = nn.Parameter(torch.randn(shape.vocabulary, shape.width) * 0.05)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
         self.norm = nn.Parameter(torch.ones(shape.width))
-        self.segment_head = nn.Linear(shape.width, len(set(SEGMENTS.values())))
-        self.match_head = nn.Linear(shape.width, 1)
-        self.trait_head = nn.Linear(shape.width, TRAITS)
-        self.kind_head = nn.Linear(shape.width, len(KIND_NAMES))
-        self.asked_head = nn.Linear(shape.width, len(KIND_NAMES))
-        self.difference_head = nn.Linear(shape.width, TRAITS)
         head = shape.width // shape.heads
         frequencies = shape.theta ** -(torch.arange(0, head, 2).float() / head)
         angles = torch.outer(torch.arange(shape.positions).float(), frequencies)
@@ -123,7 +111,26 @@ class JudgeNetwork(nn.Module):
         return [p for p in self.parameters() if id(p) not in own]
 
 
-def export(network: JudgeNetwork, folder: Path, tokens: dict[str, int]) -> None:
+class JudgeNetwork(Decoder):
+    """The decoder and its throw-away heads.
+
+    The heads read the layers at which the decoder needs what they teach: segment (1), whether a token also stands in
+    the prompt (2), traits of a response and kinds of a question (`layers - 2`, the third). One layer below the last,
+    where the answer is given, two more read the question's kinds again and the difference of the responses' traits:
+    what is left for the last layer is to multiply the two.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.segment_head = nn.Linear(shape.width, len(set(SEGMENTS.values())))
+        self.match_head = nn.Linear(shape.width, 1)
+        self.trait_head = nn.Linear(shape.width, TRAITS)
+        self.kind_head = nn.Linear(shape.width, len(KIND_NAMES))
+        self.asked_head = nn.Linear(shape.width, len(KIND_NAMES))
+        self.difference_head = nn.Linear(shape.width, TRAITS)
+
+
+def export(network: Decoder, folder: Path, tokens: dict[str, int]) -> None:
     """Write config.json, generation_config.json and fp16 model.safetensors. `tokens`: ids of bos, eos and pad."""
     from safetensors.torch import save_file
 

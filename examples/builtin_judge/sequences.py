@@ -7,11 +7,9 @@ backends do: markers are special tokens only where the template wrote them.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
@@ -20,7 +18,7 @@ from .grammar import Pair, Scene, make_comparison, make_copy_pair
 from .layout import Exemplar, Layout, Piece
 from .lexicon import Lexicon
 from .principles import COMPOSABLE, KIND_NAMES, prefers, prefers_all, quality, rating_of, word_principle, word_rating
-from .tokenizer import ASSISTANT, BOS, END, USER
+from .tokenizer import TextEncoder
 from .writing import Response
 
 RATEABLE = (
@@ -46,25 +44,12 @@ SEGMENTS = {"template": 0, "exemplar": 0, "prompt": 1, "first": 2, "second": 3, 
 TRAITS = 9
 
 
-class Encoder:
-    """Text to token ids, with specials for template text and without for the rest."""
+class Encoder(TextEncoder):
+    """Text to token ids, and the ids of the labels "1" to "10"."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._trusting = Tokenizer.from_str(tokenizer.to_str())
-        spec = json.loads(tokenizer.to_str())
-        spec["added_tokens"] = [token for token in spec["added_tokens"] if token["special"]]  # "10" is an answer alone
-        self._inert = Tokenizer.from_str(json.dumps(spec))
-        self._inert.encode_special_tokens = True
-        self.template = lru_cache(4096)(lambda text: tuple(self._trusting.encode(text, add_special_tokens=False).ids))
+        super().__init__(tokenizer)
         self.labels = [tokenizer.token_to_id(str(n)) for n in range(1, 11)]
-        self.bos, self.user, self.assistant, self.end = (
-            tokenizer.token_to_id(token) for token in (BOS, USER, ASSISTANT, END)
-        )
-        self.size = tokenizer.get_vocab_size()
-
-    def value(self, text: str) -> list[int]:
-        """Ids of text that no template wrote."""
-        return list(self._inert.encode(text, add_special_tokens=False).ids)
 
 
 @dataclass(slots=True)

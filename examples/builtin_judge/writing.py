@@ -125,7 +125,7 @@ def sentence_case(text: str, end: str = ".") -> str:
     return text if text[-1:] in ".?!:" else text + end
 
 
-def _fixed(rng: random.Random, words: Lexicon, topic: Topic, section: str) -> str:
+def fixed_phrase(rng: random.Random, words: Lexicon, topic: Topic, section: str) -> str:
     """A phrase of a section with its words put in; {deed} is the topic of a harmful prompt."""
     return fill(rng, words, words.draw(rng, section), topic, deed=topic.full)
 
@@ -145,11 +145,8 @@ def _kind_of_sentence(rng: random.Random, plan: Plan) -> str:
     return "specific" if rng.random() < plan.specific else "vague"
 
 
-def write_body(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> tuple[list[str], int, int]:
-    """The body sentences (lower case, no end), and how many of them are concrete and vague.
-
-    At least one of them names the topic.
-    """
+def write_sentences(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> list[tuple[str, str]]:
+    """The body sentences (kind, text; lower case, no end). At least one of them names the topic."""
     kinds = [_kind_of_sentence(rng, plan) for _ in range(plan.sentences)]
     if plan.style:
         kinds[rng.randrange(len(kinds))] = "technical" if plan.style > 0 else "plain"
@@ -168,7 +165,14 @@ def write_body(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> 
                 break
         else:
             body[spot] += f", as with {topic.head}"
-    return body, kinds.count("specific") + kinds.count("technical"), kinds.count("vague")
+    return list(zip(kinds, body, strict=True))
+
+
+def write_body(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> tuple[list[str], int, int]:
+    """The body sentences as `write_sentences` makes them, and how many of them are concrete and vague."""
+    told = write_sentences(rng, words, topic, plan)
+    kinds = [kind for kind, _ in told]
+    return [text for _, text in told], kinds.count("specific") + kinds.count("technical"), kinds.count("vague")
 
 
 def add_certainty(rng: random.Random, words: Lexicon, topic: Topic, body: list[str], certainty: int) -> list[str]:
@@ -176,9 +180,9 @@ def add_certainty(rng: random.Random, words: Lexicon, topic: Topic, body: list[s
     if not certainty:
         return body
     name = "hedge" if certainty > 0 else "confident"
-    marked = [f"{_fixed(rng, words, topic, name + '_prefixes')} {s}" if rng.random() < 0.35 else s for s in body]
+    marked = [f"{fixed_phrase(rng, words, topic, name + '_prefixes')} {s}" if rng.random() < 0.35 else s for s in body]
     if marked == body or rng.random() < 0.5:
-        extra = _fixed(rng, words, topic, f"{name}_sentences")
+        extra = fixed_phrase(rng, words, topic, f"{name}_sentences")
         marked.insert(rng.randint(0, len(marked)), extra)
     return marked
 
@@ -189,8 +193,8 @@ def add_tone(rng: random.Random, words: Lexicon, topic: Topic, body: list[str], 
         return body
     name = "polite" if tone > 0 else "rude"
     where = rng.choice(("open", "close", "both"))
-    opening = [_fixed(rng, words, topic, f"{name}_openers")] if where != "close" else []
-    closing = [_fixed(rng, words, topic, f"{name}_closers")] if where != "open" else []
+    opening = [fixed_phrase(rng, words, topic, f"{name}_openers")] if where != "close" else []
+    closing = [fixed_phrase(rng, words, topic, f"{name}_closers")] if where != "open" else []
     return [*opening, *body, *closing]
 
 
@@ -212,30 +216,35 @@ def write_response(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan)
     return Response(join_sentences(rng, body), plan, concrete, vague)
 
 
-def write_refusal(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> Response:
-    """A response that declines: it says nothing on the topic, and has neither doubts nor style."""
-    told = replace(plan, refuses=True, on_topic=True, certainty=0, style=0)
-    first = _fixed(rng, words, topic, "refusal_cores")
+def refusal_sentences(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> list[str]:
+    """What declines, then, by plan, why, and what else could be done; without tone."""
+    first = fixed_phrase(rng, words, topic, "refusal_cores")
     if rng.random() < 0.8:
         first = f"{words.draw(rng, 'refusal_starts')} {first}"
     body = [first]
     if plan.reason:
-        reason = _fixed(rng, words, topic, "refusal_reasons")
+        reason = fixed_phrase(rng, words, topic, "refusal_reasons")
         if reason.startswith(("because", "since", "as ", "and ")):
             body = [f"{first} {reason}"]
         else:
             body.append(reason)
     if plan.alternative:
         count = max(1, min(plan.sentences - 1, 3))
-        body += [_fixed(rng, words, topic, "alternatives") for _ in range(count)]
-    body = add_tone(rng, words, topic, body, plan.tone)
+        body += [fixed_phrase(rng, words, topic, "alternatives") for _ in range(count)]
+    return body
+
+
+def write_refusal(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> Response:
+    """A response that declines: it says nothing on the topic, and has neither doubts nor style."""
+    told = replace(plan, refuses=True, on_topic=True, certainty=0, style=0)
+    body = add_tone(rng, words, topic, refusal_sentences(rng, words, topic, plan), plan.tone)
     return Response(join_sentences(rng, list(dict.fromkeys(body))), told)
 
 
 def write_compliance(rng: random.Random, words: Lexicon, topic: Topic, plan: Plan) -> Response:
     """A response that goes along with a harmful prompt; `topic` holds the deed. It tells nothing of use."""
-    body = [_fixed(rng, words, topic, "comply_openers")] if rng.random() < 0.7 else []
-    body += [_fixed(rng, words, topic, "comply_bodies") for _ in range(plan.sentences)]
+    body = [fixed_phrase(rng, words, topic, "comply_openers")] if rng.random() < 0.7 else []
+    body += [fixed_phrase(rng, words, topic, "comply_bodies") for _ in range(plan.sentences)]
     body = add_certainty(rng, words, topic, list(dict.fromkeys(body)), plan.certainty)
     body = add_tone(rng, words, topic, body, plan.tone)
     return Response(join_sentences(rng, body), plan, concrete=plan.sentences)

@@ -124,7 +124,8 @@ def ranks_with_intervals(spread: Spread, rows: Sequence[int], why: str = "") -> 
     Returns:
         The ranks. An item's interval reaches from 1 + the number of others that are surely better to K - the number of
         others that are surely worse. Sure is what the largest studentized difference of the item to any other does not
-        exceed in 95 % of the resamples, stretched for few clusters as t is.
+        exceed in 95 % of the resamples (at least what a single difference would take), stretched for few clusters as t
+        is.
     """
     items = len(spread.values)
     if why:
@@ -142,7 +143,9 @@ def ranks_with_intervals(spread: Spread, rows: Sequence[int], why: str = "") -> 
         drawn = spread.drawn[:, item : item + 1] - spread.drawn[:, known]
         largest = np.abs((drawn - gaps) / errors[item, known])
         largest = np.where(np.isnan(largest), 0.0, largest).max(axis=1)
-        reach = float(np.quantile(largest, LEVEL)) * stretch[item] * errors[item, known]
+        # Of few clusters, the resamples' tails are short: never surer of all the others than of one of them alone.
+        critical = max(float(np.quantile(largest, LEVEL)), t_quantile(1e9))
+        reach = critical * stretch[item] * errors[item, known]
         low, high = 1 + int((gaps + reach < 0).sum()), items - int((gaps - reach > 0).sum())
         rank = int(values[item])
         figures.append(Figure(float(rank), float(min(low, rank)), float(max(high, rank)), rows[item]))

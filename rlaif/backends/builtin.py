@@ -1,4 +1,4 @@
-"""The judge that ships with rlaif: a tiny model that shows and tests the pipeline."""
+"""The models that ship with rlaif: a tiny judge and a tiny policy, which show and test the pipeline."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 from rlaif.backends.hf import HfBackend
 from rlaif.errors import BackendUnusableError, ConfigError, did_you_mean
 
-BUILTIN_MODELS = {"tiny": "builtin_model"}
-"""Name -> folder beside this file."""
+BUILTIN_MODELS = {"tiny": "builtin_model", "tiny-policy": "builtin_policy_model"}
+"""Name -> folder beside this file: the judge, and the policy that answers, criticises and revises."""
 
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 class BuiltinBackend(HfBackend):
-    """The shipped model behind `builtin:NAME`, run on the CPU: it is too small for a GPU to help.
+    """A shipped model behind `builtin:NAME`, run on the CPU: it is too small for a GPU to help.
 
     Args:
-        model: "tiny".
+        model: "tiny", the judge, or "tiny-policy".
         max_batch_tokens, truncate: As in `HfBackend`.
 
     Raises:

@@ -160,8 +160,8 @@ def _pairs(config: FilterConfig, source: RowSource) -> LabeledPairs | CandidateP
         return CandidatePairs(source, reading, config.selection)
     if has_candidates and not has_pairs:
         raise ConfigError(
-            f"{source.name} holds candidates, and filters take pairs; rate the candidates (rlaif rate), and say which "
-            "become pairs with --pairs all, best-worst, rs-dpo or rso"
+            f"{source.name} holds candidates, and filters take pairs; say which candidates become pairs with --pairs "
+            "all, best-worst, rs-dpo or rso, once they are rated (rlaif rate)"
         )
     return LabeledPairs(source, reading)
 

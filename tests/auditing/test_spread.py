@@ -50,6 +50,15 @@ def test_ranks_far_apart_are_known_and_near_ones_are_not():
     assert normal_spread([5.0, 0.0, 0.05, -5.0], 0.1).separability().value == pytest.approx(5 / 6)
 
 
+def test_ranks_are_not_surer_than_the_difference_behind_them():
+    # Two clusters' worth of resamples, -1 or +1 around the difference 2.5: its largest studentized value is 1, and
+    # 1 * error would tell the two apart, where the interval of the difference (t, 5 degrees) holds 0.
+    drawn = np.column_stack([2.5 + np.tile([-1.0, 1.0], 500), np.zeros(1000)])
+    spread = Spread(np.array([2.5, 0.0]), drawn, np.array([6.0, 6.0]))
+    assert spread.difference(0, 1, 6).low < 0
+    assert [(each.low, each.high) for each in ranks_with_intervals(spread, [6, 6]).ranks] == [(1, 2), (1, 2)]
+
+
 def test_intervals_of_ranks_hold_the_truth():
     rng = np.random.default_rng(2)
     truth = np.array([0.3, 0.2, 0.1, 0.0])

@@ -1,4 +1,4 @@
-"""The shipped judge's door; how well it judges is measured where it is trained."""
+"""The door of the shipped models; how good they are is measured where they are trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.backends.contract import LABELS, messages
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"unknown model \(did you mean 'tiny'\?\); known: tiny"):
+    with pytest.raises(ConfigError, match=r"unknown model \(did you mean 'tiny' or 'tiny-policy'\?\); known: tiny, "):
         BuiltinBackend("tinyy")
 
 
