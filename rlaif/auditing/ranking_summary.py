@@ -56,9 +56,7 @@ def ranking_remarks(ranking: Ranking) -> list[str]:
     if ranking.separability.value is not None:
         share, pairs = written(ranking.separability.value, "share"), ranking.separability.n
         of_pairs = "the 1 pair" if pairs == 1 else f"the {pairs:,} pairs"
-        remarks.append(
-            f"told apart: {share} of {of_pairs} of policies (the interval of the difference leaves out 0)"
-        )
+        remarks.append(f"told apart: {share} of {of_pairs} of policies (the interval of the difference leaves out 0)")
     triples = ranking.cyclic_triples_of_prompts
     if triples is not None and triples.value is not None:
         interval = written_interval(triples, "share")

@@ -88,16 +88,35 @@ def open_backend(spec: str, config: ModelConfig, *, word: str = "judge") -> Back
         ConfigError: There is no such backend, or the model's name is missing.
         BackendNotInstalledError: The backend needs an extra.
     """
+    factory, model = _found(spec, word)
+    return factory(model, config)
+
+
+def check_spec(spec: str, *, word: str = "judge") -> None:
+    """See that BACKEND:MODEL names a backend that there is, and of the models that ship one of them, without opening it.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    kind, _, model = spec.partition(":")
+    _found(spec, word)
+    if kind == "builtin":
+        from rlaif.backends.builtin import builtin_folder
+
+        builtin_folder(model)
+
+
+def _found(spec: str, word: str) -> tuple[BackendFactory, str]:
     kind, colon, model = spec.partition(":")
     others = {entry.name: entry for entry in entry_points(group="rlaif.backends")} if kind not in _OWN else {}
     known = sorted({*_OWN, *others})
     if not colon or not model:
         raise ConfigError(f"{word} {spec!r}: expected BACKEND:MODEL with BACKEND one of {', '.join(known)}")
     if kind in _OWN:
-        return _OWN[kind](model, config)
+        return _OWN[kind], model
     if kind in others:
         factory: BackendFactory = others[kind].load()
-        return factory(model, config)
+        return factory, model
     raise ConfigError(
         f"{word} {spec!r}: unknown backend {kind!r}{did_you_mean(kind, known)}; known: {', '.join(known)}"
     )

@@ -31,7 +31,8 @@ LINE = CommandLine(
     epilog=(
         "The file holds out (a folder), defaults (options of all stages that have them) and stages: options by stage, "
         "in the order to run. A stage bears its command's name, or says it with command:. Its output stands in the "
-        "folder of its name; @NAME is what the stage of that name wrote, @generate/comparisons a folder in it. Where "
+        "folder of its name; '@NAME', in quotes, is what the stage of that name wrote, '@generate/comparisons' a folder in "
+        "it. Where "
         "an input is not given, it is what the nearest stage before it made. A stage whose settings or inputs have "
         "changed is run anew; what it had made is kept as NAME.old-1."
     ),
@@ -103,9 +104,10 @@ def run(argv: Sequence[str]) -> int:
     for stage in pipeline.stages:
         if needs := stage_commands()[stage.command].needs:
             require(*needs, f"rlaif {stage.command}")
-    from rlaif.engine.pipeline import DONE, Plan, Planned, check_constitutions, plan_pipeline, run_pipeline
+    from rlaif.engine.pipeline import DONE, Plan, Planned, check_constitutions, check_names, plan_pipeline, run_pipeline
 
     check_constitutions(pipeline)
+    check_names(pipeline, stage_commands())
 
     if command.run.dry_run:
         for stage, planned in plan_pipeline(pipeline):

@@ -155,6 +155,12 @@ def _response_cells(present: Set[str], renames: Mapping[str, str]) -> tuple[Cell
         for name, other in (pair, pair[::-1]):
             if other in present:
                 raise RowFault(f"is missing beside {other!r}; the row has: {', '.join(sorted(present))}", name)
+    if "responses" in present:
+        raise RowFault(
+            "is missing, and response_b too, but there is responses: these are candidates; rlaif generate writes the "
+            "pairs of them into the folder comparisons, and rlaif rate rates each",
+            "response_a",
+        )
     also = ", ".join("/".join(pair) for pair in (*RESPONSE_PAIRS, ranked))
     raise RowFault(
         f"is missing, and response_b too (also taken: {also}); the row has: {', '.join(sorted(present)) or 'nothing'}",

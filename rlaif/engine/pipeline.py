@@ -17,9 +17,10 @@ from typing import Any
 import yaml
 
 from rlaif.assets import find_asset, shipped_names
-from rlaif.engine.pipeline_config import Pipeline, Stage
+from rlaif.backends.registry import check_spec
+from rlaif.engine.pipeline_config import Pipeline, Stage, StageCommand
 from rlaif.engine.run_folder import RunFolder, versions
-from rlaif.errors import ConstitutionError, RunFolderError
+from rlaif.errors import ConfigError, ConstitutionError, InputError, RunFolderError
 from rlaif.judge.constitutions import load_constitution
 
 COMMAND = "pipeline"
@@ -131,6 +132,39 @@ def check_constitutions(pipeline: Pipeline) -> None:
                 load_constitution(name)
             except ConstitutionError as error:
                 raise ConstitutionError(f"stages.{stage.name}.constitution: {error}") from error
+
+
+def check_names(pipeline: Pipeline, commands: Mapping[str, StageCommand]) -> None:
+    """See that what the stages are to read is there, and that there are such backends, before the first one starts.
+
+    Args:
+        pipeline: The stages.
+        commands: What may be a stage, by name.
+
+    Raises:
+        InputError: A file or folder that no stage makes is missing.
+        ConfigError: A judge or a policy is none.
+    """
+    for number, stage in enumerate(pipeline.stages):
+        for option in ("judge", "policy"):
+            for spec in _texts(stage.settings.get(option)):
+                try:
+                    check_spec(spec, word=option)
+                except ConfigError as error:
+                    raise ConfigError(f"stages.{stage.name}: {error}") from error
+        option = commands[stage.command].input
+        made = [each.folder for each in pipeline.stages[:number]]
+        for text in _texts(stage.settings.get(option)):
+            path = Path(text).expanduser()
+            if text.startswith("hf://") or os.path.exists(path) or any(path.is_relative_to(folder) for folder in made):
+                continue
+            where = f"stages.{stage.name}.{option}: {text}"
+            raise InputError("does not exist, expected a file or a folder", path=where)
+
+
+def _texts(value: Any) -> list[str]:
+    """Of an option's value, one or several, those that are texts."""
+    return [each for each in (value if isinstance(value, list | tuple) else [value]) if isinstance(each, str)]
 
 
 def plan_pipeline(pipeline: Pipeline) -> list[tuple[Stage, Planned]]:

@@ -68,7 +68,7 @@ class RunFolder:
             )
         before: dict[str, Any] = known.get("decisive", {})
         changed = [
-            f"{name} (was {_shown(before.get(name))}, now {_shown(decisive.get(name))})"
+            "{} (was {}, now {})".format(name, *_told_apart(before.get(name), decisive.get(name)))
             for name in sorted({*before, *decisive})
             if before.get(name) != decisive.get(name)
         ]
@@ -186,6 +186,20 @@ def without_queries(text: str) -> str:
     return re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False) if value is not None else "nothing"
-    return text if len(text) <= 60 else f"{text[:28]}…{text[-28:]}"
+def _told_apart(before: Any, now: Any) -> tuple[str, str]:
+    """Two values as JSON; of long ones what stands around the first difference.
+
+    >>> _told_apart("a" * 80 + "b", None)[1]
+    'nothing'
+    """
+    texts = ["nothing" if value is None else json.dumps(value, ensure_ascii=False) for value in (before, now)]
+    first = max(0, len(os.path.commonprefix(texts)) - 24)
+    one, other = (_excerpt(text, first) for text in texts)
+    return one, other
+
+
+def _excerpt(text: str, first: int, most: int = 60) -> str:
+    if len(text) <= most:
+        return text
+    first = min(first, len(text) - most)
+    return f"{'…' if first else ''}{text[first : first + most]}{'…' if first + most < len(text) else ''}"

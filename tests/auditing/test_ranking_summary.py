@@ -21,7 +21,7 @@ def test_a_line_a_policy_best_first():
     assert "1095 (" in lines[1]
     assert lines[1].endswith("75.0 %    8")
     assert lines[2].startswith("2 (2 to 2)  a       −0.549 (−0.")
-    assert lines[3].startswith("told apart: 100.0 % of the 1 pairs")
+    assert lines[3].startswith("told apart: 100.0 % of the 1 pair of")
 
 
 def test_what_is_missing_is_a_dash_and_notes_stand_below():

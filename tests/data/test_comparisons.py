@@ -87,6 +87,11 @@ class TestNames:
             ({"prompt": "P", "response_a": "x"}, "response_b", "is missing beside 'response_a'; the row has: prompt"),
             ({"prompt": "P", "rejected": "x"}, "chosen", "is missing beside 'rejected'"),
             ({"prompt": "P"}, "response_a", "is missing, and response_b too (also taken: response_1/response_2"),
+            (
+                {"prompt": "P", "responses": ["x", "y"]},
+                "response_a",
+                "is missing, and response_b too, but there is resp",
+            ),
             ({}, "response_a", "the row has: nothing"),
         ],
     )

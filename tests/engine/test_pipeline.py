@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlaif.engine.pipeline import Plan, StageResult, digest_of, plan_pipeline, run_pipeline
+from rlaif.engine.pipeline import Plan, StageResult, check_names, digest_of, plan_pipeline, run_pipeline
 from rlaif.engine.pipeline_config import Pipeline, PipelineConfig, Stage, StageCommand, read_pipeline
 from rlaif.engine.run_folder import RunFolder
-from rlaif.errors import RunFolderError
+from rlaif.errors import ConfigError, InputError, RunFolderError
 
 
 @dataclass(frozen=True)
@@ -242,3 +242,37 @@ def test_a_digest_is_of_names_and_contents_but_not_of_times_and_costs(tmp_path: 
     assert digest_of(tmp_path / "a") == first != empty
     (tmp_path / "a/x").rename(tmp_path / "a/z")
     assert digest_of(tmp_path / "a") != first
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A command that asks judges."""
+
+    input: str
+    out: str
+    judge: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"input": "none.jsonl"}, InputError, r"stages\.ask\.input: none\.jsonl: does not exist"),
+        ({"judge": ["fake:0.5", "tiny"]}, ConfigError, r"stages\.ask: judge 'tiny': expected BACKEND:MODEL"),
+        ({"judge": "builtin:tine"}, ConfigError, r"stages\.ask: 'builtin:tine': unknown model \(did you mean 'tiny'"),
+        ({"judge": "fake:0.5", "input": "hf://owner/name"}, None, ""),
+        ({"judge": ["hf:not/here", "builtin:tiny"]}, None, ""),  # whether a model loads, its stage finds out
+    ],
+)
+def test_what_no_stage_makes_is_missed_before_the_first_one_starts(
+    tmp_path: Path, source: Path, options: dict[str, object], error: type[Exception] | None, said: str
+) -> None:
+    commands = {**COMMANDS, "ask": StageCommand(Ask, "input", (("copy", "/data.txt"),))}
+    stages = {"copy": {"input": str(source)}, "ask": options}  # without an input of its own, of what `copy` will make
+    file = tmp_path / "p.yaml"
+    file.write_text(yaml.safe_dump({"out": str(tmp_path / "run"), "stages": stages}))
+    read = read_pipeline(PipelineConfig(str(file)), commands)
+    if error is None:
+        check_names(read, commands)
+    else:
+        with pytest.raises(error, match=said):
+            check_names(read, commands)
