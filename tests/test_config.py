@@ -188,7 +188,7 @@ def test_numbers_with_an_exponent_are_numbers_although_yaml_reads_text(tmp_path:
     [
         ("limit: 1\nlimit: 2\n", "line 2: 'limit' stands here twice"),
         ("a: [1\nb: 2\n", "line 2: not YAML"),
-        ("a: @label\n", "line 1: not YAML .*; put what begins with @ in quotes"),
+        ("a: @label\n", "cannot start any token; put what begins with @ in quotes"),
         ("- a\n", "holds ['a'], expected options by name"),
         ("? [1, 2]\n: x\n", "line 1: not YAML (found unhashable key)"),
         ("input: x\nsampling: {limit: 3}\n", "sampling.limit: unknown key in sampling; known: temperature, orders"),

@@ -93,7 +93,7 @@ def open_backend(spec: str, config: ModelConfig, *, word: str = "judge") -> Back
 
 
 def check_spec(spec: str, *, word: str = "judge") -> None:
-    """See that BACKEND:MODEL names a backend that there is, and of the models that ship one of them, without opening it.
+    """See that BACKEND:MODEL names a backend that there is (and a model, of those that ship), without opening it.
 
     Raises:
         ConfigError: It does not.

@@ -71,10 +71,15 @@ def summary(outcome: ExportOutcome, config: ExportConfig) -> str:
     lines = [("pairs", f"{counts.read:,} read{f'; {left_out}{named}' if left_out else ''}")]
     for split, file in outcome.files.items():
         state = "would be written to" if config.dry_run else "were there already, in" if file.is_unchanged else "in"
-        lines.append((split, f"{file.rows:,} rows of {file.prompts:,} prompts {state} {paths[split]}"))
+        rows, prompts = _counted(file.rows, "row"), _counted(file.prompts, "prompt")
+        lines.append((split, f"{rows} of {prompts} {state} {paths[split]}"))
     lines += [(title, text) for title, text in _notes(outcome) if text]
     lines += [(hint.title, hint.text) for hint in loading_hints(config.format, paths, outcome.layout)]
     return aligned(lines)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def upload_text(upload: Upload, outcome: ExportOutcome) -> str:

@@ -11,6 +11,7 @@ from rlaif.cli.arguments import CommandLine, parse
 from rlaif.cli.progress import display_for
 from rlaif.cli.runs import aligned, estimate_text, finish, nearby, spent_lines
 from rlaif.engine.generation_config import GenerateConfig
+from rlaif.records import DropReason
 from rlaif.visibility import visible
 
 if TYPE_CHECKING:
@@ -66,10 +67,11 @@ def summary(outcome: GenerateOutcome) -> str:
     dropped = ", ".join(f"{count:,} {reason.value}" for reason, count in sorted(counts.dropped.items()))
     cut_off = sum(each.cut_off for each in counts.by_policy.values())
     empty = sum(each.empty for each in counts.by_policy.values())
+    how = "raise --max-tokens" if DropReason.CUT_OFF in counts.dropped else "raise --max-tokens, or --drop cut-off"
     lines = [
         *spent_lines(run, "answered"),
         ("responses", f"{counts.responses:,} kept" + (f"; left out: {dropped}" if dropped else "")),
-        *([("cut off", f"{cut_off:,} at the most tokens (raise --max-tokens, or --drop cut-off)")] if cut_off else []),
+        *([("cut off", f"{cut_off:,} at the most tokens ({how})")] if cut_off else []),
         *([("empty", f"{empty:,} (--drop empty leaves them out)")] if empty else []),
         ("comparisons", f"{outcome.comparisons:,}" + _of_single(outcome.single)),
         ("dataset", f"{folder}/data (datasets.load_dataset({folder!r}))" if run.rows else "no row was answered"),

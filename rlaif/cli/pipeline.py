@@ -31,10 +31,10 @@ LINE = CommandLine(
     epilog=(
         "The file holds out (a folder), defaults (options of all stages that have them) and stages: options by stage, "
         "in the order to run. A stage bears its command's name, or says it with command:. Its output stands in the "
-        "folder of its name; '@NAME', in quotes, is what the stage of that name wrote, '@generate/comparisons' a folder in "
-        "it. Where "
-        "an input is not given, it is what the nearest stage before it made. A stage whose settings or inputs have "
-        "changed is run anew; what it had made is kept as NAME.old-1."
+        "folder of its name; '@NAME', in quotes, is what the stage of that name wrote, '@generate/comparisons' a "
+        "folder in it, 'hf-reward:@NAME' a model that it trained. Where an input is not given, it is what the nearest "
+        "stage before it made. A stage whose settings or inputs have changed is run anew; what it had made is kept as "
+        "NAME.old-1."
     ),
 )
 

@@ -52,6 +52,7 @@ class CardFacts:
         settings: Further settings of the judge that can change a label, in the order to show: name -> value.
         constitution, constitution_fingerprint: Name and fingerprint; None without one.
         principles: (id, text) of all the constitution's.
+        own_weights: Principle -> weight, as the constitution says; empty where all weigh the same.
         principle_choice: What `--principles` was.
         weights: Principle -> weight, where `rlaif reweight` gave them; else they were averaged by the constitution's.
         source, source_sha256: What the input was called, and the fingerprint of its content.
@@ -83,6 +84,7 @@ class CardFacts:
     constitution: str | None = None
     constitution_fingerprint: str | None = None
     principles: tuple[tuple[str, str], ...] = ()
+    own_weights: Mapping[str, float] = field(default_factory=dict)
     principle_choice: str = "all"
     weights: Mapping[str, float] = field(default_factory=dict)
     failed: int = 0
@@ -222,7 +224,7 @@ def _principles_section(facts: CardFacts, words: _Words) -> str:
     texts = {name: inline(text) for name, text in facts.principles if name in asked or not is_part}
     if facts.weights:
         texts = {name: texts.get(name, "its text is not at hand") for name in facts.weights}
-    shown = {name: f" (weight {weight:g})" for name, weight in facts.weights.items()}
+    shown = {name: f" (weight {weight:g})" for name, weight in (facts.weights or facts.own_weights).items()}
     listed = "\n".join(f"- {code(name)}{shown.get(name, '')}: {text}" for name, text in texts.items())
     fingerprint = facts.constitution_fingerprint
     stamp = f" (SHA-256 {code(fingerprint)})" if fingerprint else ""

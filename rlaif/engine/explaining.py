@@ -86,6 +86,9 @@ def config_of_run(folder: RunFolder) -> tuple[RunKind[Any, Any, Any], RunConfig,
         commands = " or ".join(f"`rlaif {command}`" for command in RUNS)
         found = "no run.json" if known is None else f"a run of `rlaif {known.get('command')}`"
         hint = "; see report.html in it" if (folder.path / "report.html").is_file() else ""
+        if (folder.path / "pipeline.json").is_file():
+            stages = ", ".join(sorted(run.parent.name for run in folder.path.glob("*/run.json")))
+            hint = f"; a pipeline wrote into it, and these of its stages are runs: {stages or 'none yet'}"
         hint = "; see probe.json in it" if known is not None and known.get("command") == "probe" else hint
         raise RunFolderError(f"{folder.path}: holds {found}, expected a run of {commands}{hint}")
     judged = RUNS[known["command"]]

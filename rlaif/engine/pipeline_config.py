@@ -15,7 +15,7 @@ from rlaif.options import options
 
 _KEYS = ("out", "defaults", "stages")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_REFERENCE = re.compile(rf"@({_NAME.pattern})(/.*)?")
+_REFERENCE = re.compile(rf"((?:hf|hf-reward|vllm):)?@({_NAME.pattern})(/.*)?")
 
 OF_PIPELINE = ("quiet", "dry_run", "config", "out")
 """Options of commands that are the pipeline's to set."""
@@ -179,9 +179,12 @@ def _stage(
     if word not in commands:
         known = ", ".join(commands)
         mistyped = next((key for key in settings if did_you_mean(key, ("command",))), None)
-        hint = did_you_mean(word, commands) if mistyped is None else ""
-        name_it = "name it with command:" if mistyped is None else f"did you mean command: by {mistyped}:?"
-        raise ConfigError(f"{where}: {word!r} is no command that can be a stage{hint}; {name_it} (known: {known})")
+        raise ConfigError(
+            f"{where}.{mistyped}: unknown option (did you mean 'command'?)"
+            if mistyped is not None
+            else f"{where}: {word!r} is no command that can be a stage{did_you_mean(word, commands)}; "
+            f"name it with command: (known: {known})"
+        )
     command = commands[word]
     if theirs := sorted({*OF_PIPELINE} & settings.keys()):
         raise ConfigError(f"{where}.{theirs[0]}: belongs to rlaif pipeline, not to a stage")
@@ -215,16 +218,17 @@ def _default_input(command: StageCommand, before: Sequence[Stage]) -> str | None
 
 
 def _followed(value: Any, where: str, before: Sequence[Stage], after: list[str]) -> Any:
-    """A value with `@NAME` and `@NAME/FOLDER` as the path of what that stage writes."""
+    """A value with `@NAME`, `@NAME/FOLDER`, `hf:@NAME` (a model it trains) as the path of what that stage writes."""
     if isinstance(value, list | tuple):
         return [_followed(each, where, before, after) for each in value]
     match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return value
-    stage = next((stage for stage in before if stage.name == match[1]), None)
+    kind, name, inside = match.groups(default="")
+    stage = next((stage for stage in before if stage.name == name), None)
     if stage is None:
         names = [stage.name for stage in before]
-        hint = did_you_mean(match[1], names) or f"; before it stand: {', '.join(names) or 'none'}"
-        raise ConfigError(f"{where}: there is no stage {match[1]!r} before this one{hint}")
+        hint = did_you_mean(name, names) or f"; before it stand: {', '.join(names) or 'none'}"
+        raise ConfigError(f"{where}: there is no stage {name!r} before this one{hint}")
     after.append(stage.name)
-    return f"{stage.folder}{match[2] or ''}"
+    return f"{kind}{stage.folder}{inside}"

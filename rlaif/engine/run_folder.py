@@ -193,7 +193,8 @@ def _told_apart(before: Any, now: Any) -> tuple[str, str]:
     'nothing'
     """
     texts = ["nothing" if value is None else json.dumps(value, ensure_ascii=False) for value in (before, now)]
-    first = max(0, len(os.path.commonprefix(texts)) - 24)
+    same = next((place for place, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+    first = max(0, same - 24)
     one, other = (_excerpt(text, first) for text in texts)
     return one, other
 

@@ -309,6 +309,7 @@ def _card_facts(run: _Run[Any, Any, Any], row: Mapping[str, Any] | None) -> Card
         principles=tuple((principle.id, principle.text) for principle in constitution.principles)
         if constitution
         else (),
+        own_weights=_unequal_weights(constitution) if constitution else {},
         principle_choice=run.config.judging.principles,
         source=run.summary.source,
         source_sha256=run.summary.content_sha256,
@@ -324,6 +325,12 @@ def _card_facts(run: _Run[Any, Any, Any], row: Mapping[str, Any] | None) -> Card
         columns=tuple(row) if row else (),
         calibration=run.calibration,
     )
+
+
+def _unequal_weights(constitution: Constitution) -> dict[str, float]:
+    """Principle -> weight; empty where all weigh the same."""
+    weights = {principle.id: principle.weight for principle in constitution.principles}
+    return weights if len(set(weights.values())) > 1 else {}
 
 
 def shown_settings(kind: RunKind[Any, Any, Any], config: RunConfig, *, asks_words: bool) -> dict[str, Any]:

@@ -64,6 +64,10 @@ def test_says_what_became_of_every_pair(here: Path, capsys: pytest.CaptureFixtur
     said = capsys.readouterr().out
     assert "6 read; 1 ties; 1 that the format cannot hold (named in p.failures.jsonl)" in said
     assert "4 rows of 4 prompts in p.jsonl" in said
+    Path("labeled.jsonl").write_text(json.dumps(rows[-1]) + "\n")
+    assert main(["export", "labeled.jsonl", "--format", "hh", "-o", "one.jsonl"]) == 0
+    assert "1 row of 1 prompt in one.jsonl" in capsys.readouterr().out
+    Path("labeled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["export", "labeled.jsonl", "--format", "kto", "-o", "k.jsonl"]) == 0
     assert "5 desirable, 5 undesirable" in capsys.readouterr().out
 

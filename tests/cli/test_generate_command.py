@@ -213,13 +213,27 @@ def odd(received: Received) -> Answer:
     return Answer(reply(words(received), "length" if prompt == "Question 4?" else "stop"))
 
 
+def test_what_was_asked_for_is_not_advised(capsys: pytest.CaptureFixture[str]) -> None:
+    write(1)
+    finish_reasons = iter(["length", "stop"])
+
+    def half(received: Received) -> Answer:
+        if received.method != "POST":
+            return Answer(status=404)
+        return Answer(reply(words(received), next(finish_reasons)))
+
+    with ScriptedServer(half) as server:
+        assert main(arguments(server, "--samples", "2", "--drop", "cut-off")) == 0
+    assert "cut off      1 at the most tokens (raise --max-tokens)\n" in capsys.readouterr().out
+
+
 def test_refused_empty_and_cut_off_responses_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     write(8)
     with ScriptedServer(odd) as server:
         assert main(arguments(server, "--samples", "2", "--drop", "empty")) == 3
     out = capsys.readouterr().out
     assert "rows         5 answered, 3 failed (see run/failures.jsonl)" in out
-    assert "cut off      2 at the most tokens" in out
+    assert "cut off      2 at the most tokens (raise --max-tokens, or --drop cut-off)" in out
     failures = [json.loads(line) for line in Path("run/failures.jsonl").read_text().splitlines()]
     assert [(each["id"], each["stage"], each["error"].partition(":")[0]) for each in failures] == [
         ("r1", "responses", "RequestRefusedError"),

@@ -223,6 +223,15 @@ def test_a_damaged_run_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert errors[1].startswith("RunFolderError: out/data/train-00000.parquet: cannot be read")
 
 
+def test_a_pipelines_folder_is_told_from_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    stages = {"label": {"input": "in.jsonl", "judge": "fake:0.7"}, "export": {"format": "trl"}}
+    Path("p.yaml").write_text(json.dumps({"out": "all", "stages": stages}))
+    assert main(["pipeline", "p.yaml", "--quiet"]) == 0
+    assert main(["show", "run", "all"]) == 2
+    assert "a pipeline wrote into it, and these of its stages are runs: label\n" in capsys.readouterr().err
+    assert main(["show", "run", "all/label"]) == 0
+
+
 def test_row_shows_the_values_of_candidates_by_their_place_and_none_of_the_users(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

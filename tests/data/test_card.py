@@ -366,6 +366,14 @@ def test_a_clamp_is_told():
     assert "raw_prob_a" not in unclamped  # the column is the user's own
 
 
+def test_unequal_weights_of_the_constitution_are_named():
+    assert "(weight" not in render_card(FACTS)
+    weighed = replace(FACTS, own_weights={"kind": 2.0, "brief": 1.0})
+    assert "- `kind` (weight 2): The kinder answer is better.\n- `brief` (weight 1): The sh" in render_card(weighed)
+    given = replace(weighed, weights={"kind": 0.5, "brief": 3.0})  # what rlaif reweight was given counts
+    assert "- `kind` (weight 0.5): The kinder answer is better.\n- `brief` (weight 3): The sh" in render_card(given)
+
+
 def test_new_weights_are_named_with_their_principles():
     weighed = replace(FACTS, weights={"kind": 2.5, "brief": 0.0})
     card = render_card(weighed)

@@ -351,6 +351,18 @@ class TestPrinciplesDrawn:
             assert [call.stage for call in explained.calls] == [f"ab, {row.principle}", f"ba, {row.principle}"]
 
 
+async def test_the_card_names_weights_where_they_differ(config: LabelConfig, tmp_path: Path) -> None:
+    for name, weight in (("unequal", 2), ("equal", 1)):
+        file = tmp_path / f"{name}.json"
+        principles = [{"id": "kind", "text": "Kinder?", "weight": weight}, {"id": "brief", "text": "Shorter?"}]
+        file.write_text(json.dumps({"name": name, "principles": principles}))
+        run = replace(config, out=str(tmp_path / name), judging=JudgeConfig(constitution=str(file)))
+        await label(run, FakeBackend(lambda request: 0.75))
+        card = (tmp_path / name / "README.md").read_text()
+        assert ("- `kind` (weight 2): Kinder?\n- `brief` (weight 1): Shorter?" in card) == (weight == 2)
+        assert ("- `kind`: Kinder?\n- `brief`: Shorter?" in card) == (weight == 1)
+
+
 class Heard(SilentListener):
     def __init__(self) -> None:
         self.messages: list[str] = []

@@ -269,7 +269,7 @@ def test_what_no_stage_makes_is_missed_before_the_first_one_starts(
     commands = {**COMMANDS, "ask": StageCommand(Ask, "input", (("copy", "/data.txt"),))}
     stages = {"copy": {"input": str(source)}, "ask": options}  # without an input of its own, of what `copy` will make
     file = tmp_path / "p.yaml"
-    file.write_text(yaml.safe_dump({"out": str(tmp_path / "run"), "stages": stages}))
+    file.write_text(yaml.safe_dump({"out": str(tmp_path / "run"), "stages": stages}, sort_keys=False))
     read = read_pipeline(PipelineConfig(str(file)), commands)
     if error is None:
         check_names(read, commands)

@@ -120,7 +120,7 @@ def test_a_faulty_stage_is_no_fault_of_those_behind_it(tmp_path: Path) -> None:
 
 
 def test_a_mistyped_command_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'x' is no command .*; did you mean command: by comand:\?"):
+    with pytest.raises(ConfigError, match=r"stages\.x\.comand: unknown option \(did you mean 'command'"):
         read(tmp_path, "out: o\nstages: {x: {comand: make, input: a}}")
 
 
@@ -138,6 +138,15 @@ def test_what_is_no_pipeline_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_text_that_begins_as_a_reference_but_names_no_stage_is_a_text(tmp_path: Path) -> None:
     text = "out: o\nstages: {make: {input: a, colour: '@all be kind'}}"
     assert read(tmp_path, text).stages[0].settings["colour"] == "@all be kind"
+
+
+def test_a_model_that_a_stage_trains_is_named_with_its_backend(tmp_path: Path) -> None:
+    text = "out: o\nstages: {make: {input: a}, check: {input: x, against: ['hf-reward:@make', 'openai:@make']}}"
+    check = read(tmp_path, text).stages[1]
+    assert check.settings["against"] == ["hf-reward:o/make", "openai:@make"]  # a server's models are no folders
+    assert check.after == ("make",)
+    with pytest.raises(ConfigError, match="there is no stage 'mak' before this one .did you mean 'make'"):
+        read(tmp_path, text.replace("hf-reward:@make", "hf:@mak"))
 
 
 def test_a_change_that_reaches_no_stage_is_refused(tmp_path: Path) -> None:
