@@ -20,8 +20,8 @@ class ReviseConfig:
     """`rlaif revise`: responses criticised and revised by the principles of a constitution."""
 
     input: str
-    """Rows with a prompt, and perhaps a response to revise (else the policy writes one): .jsonl, .json, .csv, .parquet
-    (text also .gz), a folder of `datasets` or of rlaif generate, or hf://OWNER/NAME."""
+    """Rows with a prompt, and perhaps a response to revise (of several the first; else the policy writes one): .jsonl,
+    .json, .csv, .parquet (text also .gz), a folder of `datasets` or of rlaif generate, or hf://OWNER/NAME."""
 
     out: str
     """Run folder to write, or to resume."""

@@ -224,7 +224,7 @@ def test_a_damaged_run_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_pipelines_folder_is_told_from_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
-    stages = {"label": {"input": "in.jsonl", "judge": "fake:0.7"}, "export": {"format": "trl"}}
+    stages = {"label": {"input": "in.jsonl", "judge": "fake:0.7"}, "export": {"format": "trl", "ties": "keep"}}
     Path("p.yaml").write_text(json.dumps({"out": "all", "stages": stages}))
     assert main(["pipeline", "p.yaml", "--quiet"]) == 0
     assert main(["show", "run", "all"]) == 2
