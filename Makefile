@@ -48,6 +48,10 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/training_soft_labels.py
 	$(BIN)/python benchmarks/training_reward_models.py
+	$(BIN)/python benchmarks/constitution.py
+	$(BIN)/python benchmarks/builtin_policy.py
+	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/ranking.py
 
 # Torch goes first and pinned: a bare "torch" would take the newest build with its CUDA packages.
 $(VENV)/.installed: pyproject.toml
