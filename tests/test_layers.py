@@ -15,14 +15,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rlaif"
 LAYERS = {
     "errors": 1,
     "records": 2, "tokens": 2, "options": 2, "config": 2, "extras": 2, "randomness": 2, "assets": 2, "visibility": 2,
-    "calibration": 2, "training_records": 2,
+    "calibration": 2, "training_records": 2, "rollout_records": 2,
     "models": 3,
     "judge": 4, "backends": 4, "data": 4, "auditing": 4, "train": 4,
     "policies": 5,
     "engine": 6,
     "serving": 7, "rewards": 7,
-    "cli": 8,
-    "__main__": 9,
+    "online": 8,
+    "cli": 9,
+    "__main__": 10,
 }  # fmt: skip
 """The layer of each folder and each module at the top."""
 
