@@ -72,7 +72,8 @@ from rlaif.train.items import TrainingItem, with_references
 from rlaif.train.labels import target_prob
 from rlaif.train.objectives import make_objective
 from rlaif.train.reference import reference_logprobs
-from rlaif.train.trainer import ComputePlan, PreferenceTrainer
+from rlaif.train.step_inputs import ComputePlan, Steps
+from rlaif.train.trainer import PreferenceTrainer
 from rlaif.training_records import Labels
 
 Floats = NDArray[np.float64]
@@ -178,9 +179,10 @@ def trained(method: str, task: Task, arm: str, setting: Setting, seed: int) -> d
             folder=Path(folder), steps=setting.steps, device="cpu", seed=seed, is_evaluated=False,
         )  # fmt: skip
         watcher = Watcher(task.measure, setting.marks)
+        objective = make_objective(method, loss)
+        steps = Steps(items, setting.batch_size, setting.steps, objective, plan, seed=seed)
         trainer = PreferenceTrainer(
-            model, arguments, objective=make_objective(method, loss), plan=plan, train_items=items,
-            batch_size=setting.batch_size, callbacks=[watcher],
+            model, arguments, objective=objective, plan=plan, steps=steps, callbacks=[watcher]
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         watcher.trainer = trainer

@@ -38,7 +38,8 @@ from rlaif.train.models import adapter_off, load_policy, load_reward_model_for_t
 from rlaif.train.objectives import make_objective
 from rlaif.train.reference import reference_identity, reference_logprobs
 from rlaif.train.sharding import gathered_weights, loading_whole
-from rlaif.train.trainer import ComputePlan, PreferenceTrainer
+from rlaif.train.step_inputs import ComputePlan, Steps
+from rlaif.train.trainer import PreferenceTrainer
 
 _BALANCED = 0.05
 """How far from the best KTO's classes may weigh before it is said."""
@@ -151,9 +152,13 @@ class TrainingSession:
         resumed = last_checkpoint(Path(self.args.output_dir))
         if resumed is not None and has_stopped_early(resumed):
             self.args.max_steps = step_of(resumed)
+        steps = Steps(
+            train, self.config.optimization.batch_size, self.args.max_steps, self.objective, plan,
+            seed=self.args.seed, rank=self.args.process_index, world=self.args.world_size,
+        )  # fmt: skip
         trainer = PreferenceTrainer(
-            model, self.args, objective=self.objective, plan=plan, train_items=train, held_out_items=held_out,
-            batch_size=self.config.optimization.batch_size, callbacks=[listening, *self._early_stopping()],
+            model, self.args, objective=self.objective, plan=plan, steps=steps, held_out_items=held_out,
+            callbacks=[listening, *self._early_stopping()],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         if self.args.fsdp and not trainer.is_fsdp_enabled:

@@ -22,6 +22,25 @@ _WAYS = {"prompt": "its start goes", "completion": "their ends go"}
 """What each way of cutting takes."""
 
 
+class TokenTargets(NamedTuple):
+    """What a policy gradient trains towards: for each completion, one number a token. Log-probabilities in nats, under
+    the distribution that is sampled from.
+
+    Attributes:
+        advantages: By how much better than expected it went from this token on.
+        old_logprobs: Of the policy that wrote the token.
+        reference_logprobs: Of the reference, where the loss holds the policy to it.
+        returns: What a value at this token is to predict, where values are learnt.
+        old_values: What was predicted when the advantages were computed.
+    """
+
+    advantages: tuple[tuple[float, ...], ...]
+    old_logprobs: tuple[tuple[float, ...], ...]
+    reference_logprobs: tuple[tuple[float, ...], ...] | None = None
+    returns: tuple[tuple[float, ...], ...] | None = None
+    old_values: tuple[tuple[float, ...], ...] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingItem:
     """A row that is trained on.
@@ -32,6 +51,7 @@ class TrainingItem:
         margin: How much the preferred response's reward has to lead by.
         reference: The reference's log-probability of each completion; None where it was not asked.
         mismatched: The prompt with the responses of another one, where the loss asks for it (KTO).
+        targets: What the tokens of a rollout are trained towards; None where `scores` say it.
     """
 
     example: Example
@@ -39,6 +59,7 @@ class TrainingItem:
     margin: float = 0.0
     reference: tuple[float, ...] | None = None
     mismatched: TrainingItem | None = None
+    targets: TokenTargets | None = None
 
 
 @dataclass

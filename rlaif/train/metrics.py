@@ -4,22 +4,14 @@ figure is the same however it is split."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
+from rlaif.train.means import Mean
 from rlaif.train.objectives import MicroBatch, Objective, Reading
 
 _ROUNDING = 1e-4
 """Rewards this close are equal: a policy that is still the reference has log-ratios of some 1e-6, not of 0."""
-
-
-class Mean(NamedTuple):
-    """A mean before the division: both scalars."""
-
-    total: Tensor
-    weight: Tensor
 
 
 @torch.no_grad()
@@ -58,21 +50,3 @@ def preference_metrics(objective: Objective, reading: Reading, micro: MicroBatch
     if not micro.weight:  # the same names, since all processes add up the same figures
         return {name: Mean(torch.zeros_like(total), torch.zeros_like(count)) for name, (total, count) in found.items()}
     return found
-
-
-class MeanTracker:
-    """Adds up figures between two lines of the log, on the device, so that nothing waits for it."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-
-    def add(self, means: Mapping[str, Mean]) -> None:
-        """Take in the figures of a micro-batch."""
-        for name, (total, weight) in means.items():
-            pair = torch.stack([total.float(), weight.float()])
-            self._sums[name] = self._sums[name] + pair if name in self._sums else pair
-
-    def drain(self) -> dict[str, Tensor]:
-        """(total, weight) by name, (2,), and start again."""
-        sums, self._sums = self._sums, {}
-        return sums

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rlaif.models.batches import Batch, collate
+from rlaif.models.logprobs import TokenLogprobs
 from rlaif.train.config import (
     DpoLossConfig,
     IpoLossConfig,
@@ -24,7 +25,7 @@ from rlaif.train.config import (
     SimpoLossConfig,
     SmoothedDpoLossConfig,
 )
-from rlaif.train.items import TrainingItem
+from rlaif.train.items import TokenTargets, TrainingItem
 from rlaif.train.losses import (
     cdpo_loss,
     dpo_loss,
@@ -36,6 +37,7 @@ from rlaif.train.losses import (
     robust_dpo_loss,
     simpo_loss,
 )
+from rlaif.train.means import Mean
 from rlaif.train.ranking_losses import all_pairs_loss, order_probs, plackett_luce_loss, rrhf_loss
 
 
@@ -50,6 +52,7 @@ class MicroBatch:
         reference: The reference's log-probability of each completion, (B, K), float32; None where there is none.
         weight: What they count for in the mean of the step (`Objective.weight`); 0 for rows that are computed only so
             that all processes do as much.
+        targets: What each token is trained towards, where that is not one number a completion.
     """
 
     batch: Batch
@@ -57,6 +60,7 @@ class MicroBatch:
     margins: Tensor
     reference: Tensor | None = None
     weight: int = 0
+    targets: TokenTensors | None = None
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """The same on another device."""
@@ -66,7 +70,24 @@ class MicroBatch:
             self.margins.to(device),
             None if self.reference is None else self.reference.to(device),
             self.weight,
+            None if self.targets is None else self.targets.to(device),
         )
+
+
+class TokenTensors(NamedTuple):
+    """What `TokenTargets` says of the rows of a micro-batch, each (B, K, L), float32, 0 in padding; None where the
+    method has no such number."""
+
+    advantages: Tensor
+    old_logprobs: Tensor
+    reference_logprobs: Tensor | None = None
+    returns: Tensor | None = None
+    old_values: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> TokenTensors:
+        """The same on another device."""
+        others = [None if one is None else one.to(device) for one in self[2:]]
+        return TokenTensors(self.advantages.to(device), self.old_logprobs.to(device), *others)
 
 
 class Reading(NamedTuple):
@@ -75,10 +96,12 @@ class Reading(NamedTuple):
     Attributes:
         values: Log-probability of each completion, summed over its tokens, or its reward, (B, K), float32.
         tokens: Tokens of each completion, (B, K), int64; 0 in padding.
+        by_token: The same token by token, of a policy.
     """
 
     values: Tensor
     tokens: Tensor
+    by_token: TokenLogprobs | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +117,9 @@ class Objective:
         is_logistic: Whether sigma of a pair's difference is the probability that the loss fits to the label.
         needs_reference: Whether the loss holds the policy to a reference.
         needs_mismatches: Whether the step begins with mismatched responses (z0).
+        needs_values: Whether the loss reads what the policy predicts of its returns.
+        temperature: What logits are divided by: a policy is trained as it was sampled.
+        metrics: What is logged of a micro-batch, in place of `preference_metrics`.
     """
 
     reads: Literal["logprobs", "rewards"]
@@ -103,6 +129,9 @@ class Objective:
     is_logistic: bool = False
     needs_reference: bool = False
     needs_mismatches: bool = False
+    needs_values: bool = False
+    temperature: float = 1.0
+    metrics: Callable[[Objective, Reading, MicroBatch], Mapping[str, Mean]] | None = None
 
 
 def collate_items(items: Sequence[TrainingItem], *, is_packed: bool, pad: int, weight: int = 0) -> MicroBatch:
@@ -114,7 +143,26 @@ def collate_items(items: Sequence[TrainingItem], *, is_packed: bool, pad: int, w
         margins=torch.tensor([item.margin for item in items]),
         reference=_padded(references) if references else None,
         weight=weight,
+        targets=_targets([item.targets for item in items if item.targets is not None]),
     )
+
+
+def _targets(each: Sequence[TokenTargets]) -> TokenTensors | None:
+    if not each:
+        return None
+    others = []
+    for name in ("reference_logprobs", "returns", "old_values"):
+        given = [rows for one in each if (rows := getattr(one, name)) is not None]
+        others.append(_padded_tokens(given) if given else None)
+    old_logprobs = _padded_tokens([one.old_logprobs for one in each])
+    return TokenTensors(_padded_tokens([one.advantages for one in each]), old_logprobs, *others)
+
+
+def _padded_tokens(rows: Sequence[Sequence[Sequence[float]]]) -> Tensor:
+    """Numbers of each token, of each completion, of each row: (B, K, L), 0 in padding."""
+    most, longest = max(map(len, rows)), max(len(completion) for row in rows for completion in row)
+    filled = [[[*tokens, *[0.0] * (longest - len(tokens))] for tokens in row] for row in rows]
+    return torch.tensor([[*row, *[[0.0] * longest] * (most - len(row))] for row in filled])
 
 
 def _padded(rows: Sequence[Sequence[float]]) -> Tensor:
@@ -242,7 +290,7 @@ def _kto(config: KtoLossConfig) -> Objective:
 
 def _simpo(config: SimpoLossConfig) -> Objective:
     def losses(reading: Reading, micro: MicroBatch, z0: Tensor | None) -> Tensor:
-        values, tokens = reading
+        values, tokens = reading.values, reading.tokens
         return simpo_loss(
             values[:, 0], values[:, 1], micro.scores[:, 0], tokens[:, 0], tokens[:, 1],
             beta=config.beta, gamma=config.gamma,

@@ -3,7 +3,8 @@ resume and trackers; we own what a step is.
 
 A step is exactly `batch_size` rows, whatever the processes and the token budget. The loader hands out whole steps,
 already split into micro-batches for this process; each micro-batch's loss is a sum, divided by what the whole step
-counts over all processes. So accumulation, padding and processes change nothing but the order of additions.
+counts over all processes. So accumulation, padding and processes change nothing but the order of additions. Where rows
+are made while training, from what the policy itself wrote, whoever makes the steps does so: the trainer only learns.
 """
 
 from __future__ import annotations
@@ -13,132 +14,29 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from rlaif.errors import NonFiniteLossError
-from rlaif.models.logprobs import token_logprobs
 from rlaif.models.rewards import completion_rewards
 from rlaif.train.checkpoints import COMPLETE, remove_checkpoints, writing
 from rlaif.train.items import TrainingItem
 from rlaif.train.losses import kto_z0
-from rlaif.train.metrics import Mean, MeanTracker, preference_metrics
-from rlaif.train.objectives import MicroBatch, Objective, Reading, collate_items, log_ratios_of
-from rlaif.train.steps import StepOrder, dealt, micro_batches
+from rlaif.train.means import Mean, MeanTracker
+from rlaif.train.metrics import preference_metrics
+from rlaif.train.objectives import MicroBatch, Objective, Reading, log_ratios_of
+from rlaif.train.step_inputs import ComputePlan, StepInput, StepPart, StepSource, evaluation_batches, mismatches_of
+from rlaif.train.token_reading import read_tokens
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainerControl, TrainingArguments
-
-_OVERHEAD = 64
-"""What one more micro-batch costs, in tokens."""
-
-_EVALUATED_TOGETHER = 256
-"""Rows that are split into micro-batches at a time where there is no step; the search is quadratic in them."""
-
-
-@dataclass(frozen=True, slots=True)
-class ComputePlan:
-    """How rows are computed.
-
-    Attributes:
-        is_packed: Whether responses of one prompt share a row, as `plan_logprobs` or `plan_rewards` found.
-        is_chunked: As `plan_logprobs` found; nothing to a reward model.
-        max_tokens: Most tokens of a micro-batch, padding included.
-        pad: The id that stands in padding.
-    """
-
-    is_packed: bool = True
-    is_chunked: bool = True
-    max_tokens: int = 16384
-    pad: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StepInput:
-    """One optimizer step, of one process.
-
-    Attributes:
-        micro: What this process computes.
-        mismatched: The prompts with responses of others, for z0; this process's share of them.
-        weight: What the losses of all processes are divided by.
-        ids: Of the rows, of all processes.
-    """
-
-    micro: tuple[MicroBatch, ...]
-    mismatched: tuple[MicroBatch, ...]
-    weight: int
-    ids: tuple[str, ...]
-
-
-class Steps(Dataset[StepInput]):
-    """The optimizer steps of one process, made when they are asked for.
-
-    Args:
-        items: All rows.
-        order: Which of them a step takes.
-        count: How many steps there are.
-        objective, plan: What they are computed for, and how.
-        rank, world: Which process this is, of how many.
-    """
-
-    def __init__(
-        self,
-        items: Sequence[TrainingItem],
-        order: StepOrder,
-        count: int,
-        objective: Objective,
-        plan: ComputePlan,
-        *,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self._items, self._order, self._count = items, order, count
-        self._objective, self._plan = objective, plan
-        self._rank, self._world = rank, world
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, step: int) -> StepInput:
-        items = [self._items[row] for row in self._order.rows(step)]
-        return StepInput(
-            micro=self._micro_batches(items),
-            mismatched=self._micro_batches(_mismatched(items)),
-            weight=sum(map(self._objective.weight, items)),
-            ids=tuple(item.example.id for item in items),
-        )
-
-    def _micro_batches(self, items: Sequence[TrainingItem]) -> tuple[MicroBatch, ...]:
-        return tuple(micro_batches_of(items, self._objective, self._plan, rank=self._rank, world=self._world))
-
-
-def micro_batches_of(
-    items: Sequence[TrainingItem], objective: Objective, plan: ComputePlan, *, rank: int = 0, world: int = 1
-) -> Iterator[MicroBatch]:
-    """Rows split by the token budget, this process's share of them."""
-    extents = [item.example.extent(is_packed=plan.is_packed) for item in items]
-    batches = micro_batches(
-        [extent.width for extent in extents],
-        max_tokens=plan.max_tokens,
-        overhead=_OVERHEAD,
-        rows=[extent.rows for extent in extents],
-    )
-    for places, is_counted in dealt(batches, world)[rank]:
-        chosen = [items[place] for place in places]
-        weight = sum(map(objective.weight, chosen)) if is_counted else 0
-        yield collate_items(chosen, is_packed=plan.is_packed, pad=plan.pad, weight=weight)
-
-
-def _mismatched(items: Sequence[TrainingItem]) -> list[TrainingItem]:
-    return [item.mismatched for item in items if item.mismatched is not None]
 
 
 def _only(steps: Sequence[StepInput]) -> StepInput:
@@ -147,19 +45,17 @@ def _only(steps: Sequence[StepInput]) -> StepInput:
 
 
 class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
-    """Trains on `Steps`.
+    """Trains on finished steps.
 
     Args:
         model: A policy or a reward model, perhaps with an adapter.
         args: With `max_steps`; its batch sizes and accumulation are not looked at.
         objective: The method.
         plan: How rows are computed.
-        train_items, held_out_items: The rows; the latter may be empty.
-        batch_size: Rows of an optimizer step, over all processes.
+        steps: What is learnt, step by step.
+        held_out_items: Rows to evaluate on; perhaps none.
+        evaluator: Makes the figures of an evaluation in place of the loss on held-out rows.
         callbacks: Told of steps, evaluations and checkpoints.
-
-    Raises:
-        ValueError: There are fewer rows than a step takes.
     """
 
     def __init__(
@@ -169,27 +65,24 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
         *,
         objective: Objective,
         plan: ComputePlan,
-        train_items: Sequence[TrainingItem],
+        steps: StepSource,
         held_out_items: Sequence[TrainingItem] = (),
-        batch_size: int,
+        evaluator: Callable[[], Mapping[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs are several processes, never DataParallel
         args.use_cache = getattr(model.config, "use_cache", True)  # it is saved; what trains says False each time
-        order = StepOrder(len(train_items), batch_size, args.seed)
-        steps = Steps(
-            train_items, order, args.max_steps, objective, plan, rank=args.process_index, world=args.world_size
-        )
+        args.ignore_data_skip = steps.is_endless
         # Transformers would delete old checkpoints before the new one is whole, and in no order of files.
         self._kept, args.save_total_limit = args.save_total_limit, None
         super().__init__(model, args, train_dataset=steps, eval_dataset=steps, callbacks=list(callbacks))
         self.control: TrainerControl
         self.model_accepts_loss_kwargs = False
-        self._objective, self._plan = objective, plan
-        self._held_out_items = held_out_items
-        self._epochs_per_step = batch_size / len(train_items)
+        self._objective, self._plan, self._steps = objective, plan, steps
+        self._held_out_items, self._evaluator = held_out_items, evaluator
         self._ids: tuple[str, ...] = ()
         self._tracker = MeanTracker()
+        self._figures: dict[str, list[float]] = {}
         self._logged_at = time.monotonic()
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -215,30 +108,42 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
         """
         model.train()
         self._ids = inputs.ids
-        scale = self.args.world_size / inputs.weight  # gradients are averaged over processes
+        for name, value in inputs.figures.items():
+            self._figures.setdefault(name, []).append(value)
         total = torch.zeros((), device=self.args.device)
         z0 = self._z0(model, inputs.mismatched) if self._objective.needs_mismatches else None
-        for number, on_cpu in enumerate(inputs.micro, 1):
-            micro = on_cpu.to(self.args.device)
-            is_last = number == len(inputs.micro)
+        batches = [(part, micro) for part in inputs.parts for micro in part.micro]
+        for number, (part, on_cpu) in enumerate(batches, 1):
+            is_last = number == len(batches)
             self.accelerator.gradient_state._set_sync_gradients(is_last)
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
-                with self.compute_loss_context_manager():
-                    reading = self._read(model, micro)
-                    losses = self._objective.losses(reading, micro, z0)
-                    loss = losses.sum() * (scale if micro.weight else 0.0)
-                self.accelerator.backward(loss, **self._backward_options())
-            total += loss.detach()
-            self._track(reading, micro)
+                total += self._learn(model, part, on_cpu.to(self.args.device), z0)
         self._refuse_non_finite(total, "loss")
         return total
 
-    def _read(self, model: nn.Module, micro: MicroBatch) -> Reading:
+    def _learn(self, model: nn.Module, part: StepPart, micro: MicroBatch, z0: Tensor | None) -> Tensor:
+        """The gradient of a micro-batch; its share in the loss of the step, scalar."""
+        # Gradients are averaged over processes.
+        scale = part.factor * self.args.world_size / part.weight if part.weight and micro.weight else 0.0
+        with self.compute_loss_context_manager():
+            reading = self._read(model, part.objective, micro)
+            loss = part.objective.losses(reading, micro, z0).sum() * scale
+        self.accelerator.backward(loss, **self._backward_options())
+        self._track(part.objective, reading, micro)
+        return loss.detach()
+
+    def _read(self, model: nn.Module, objective: Objective, micro: MicroBatch) -> Reading:
         with self.accelerator.autocast():
-            if self._objective.reads == "rewards":
+            if objective.reads == "rewards":
                 return Reading(completion_rewards(model, micro.batch), micro.batch.tokens)
-            found = token_logprobs(model, micro.batch, is_chunked=self._plan.is_chunked)
-            return Reading(found.sums, found.tokens)
+            found = read_tokens(
+                model,
+                micro.batch,
+                is_chunked=self._plan.is_chunked,
+                temperature=objective.temperature,
+                with_values=objective.needs_values,
+            )
+            return Reading(found.sums, found.tokens, found)
 
     def _z0(self, model: nn.Module, mismatched: Iterable[MicroBatch]) -> Tensor:
         """KTO's reference point over all rows and all processes, before any gradient."""
@@ -246,7 +151,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
         with torch.no_grad(), self.compute_loss_context_manager():
             for on_cpu in mismatched:
                 micro = on_cpu.to(self.args.device)
-                ratios = log_ratios_of(self._read(model, micro), micro)
+                ratios = log_ratios_of(self._read(model, self._objective, micro), micro)
                 if micro.weight:
                     sums += torch.stack([ratios.sum(), micro.batch.is_present.sum()])
         total, count = self.accelerator.reduce(sums, "sum")
@@ -287,18 +192,20 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
 
     # What is logged.
 
-    def _track(self, reading: Reading, micro: MicroBatch) -> None:
-        self._tracker.add(preference_metrics(self._objective, reading, micro))
+    def _track(self, objective: Objective, reading: Reading, micro: MicroBatch) -> None:
+        self._tracker.add((objective.metrics or preference_metrics)(objective, reading, micro))
         tokens = (micro.batch.segment_ids >= 0).sum()
         self._tracker.add({"tokens": Mean(tokens if micro.weight else tokens * 0, torch.zeros_like(tokens))})
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the steps since the last line came to, and what epoch it is."""
-        self.state.epoch = self.state.global_step * self._epochs_per_step
+        self.state.epoch = self.state.global_step * self._steps.epochs_per_step
         if "loss" in logs:
             now = time.monotonic()
             figures = self._reduced(self._tracker)
             tokens = figures.pop("tokens", 0.0)
+            figures |= {name: math.fsum(values) / len(values) for name, values in self._figures.items()}
+            self._figures = {}
             logs |= figures | {"tokens_per_second": tokens / max(now - self._logged_at, 1e-9)}
             self._logged_at = now
         super().log(logs, start_time)
@@ -322,23 +229,28 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
     def evaluate(
         self, eval_dataset: object = None, ignore_keys: object = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Loss and figures on the held-out rows."""
-        tracker = MeanTracker()
+        """Loss and figures on the held-out rows, or what the evaluator finds."""
         with self._evaluating() as model:
-            mismatched = self._split(_mismatched(self._held_out_items))
-            z0 = self._z0(model, mismatched) if self._objective.needs_mismatches else None
-            for on_cpu in self._split(self._held_out_items):
-                micro = on_cpu.to(self.args.device)
-                reading = self._read(model, micro)
-                loss = self._objective.losses(reading, micro, z0).sum()
-                counted = loss if micro.weight else torch.zeros_like(loss)
-                tracker.add({"loss": Mean(counted, torch.full_like(loss, micro.weight))})
-                tracker.add(preference_metrics(self._objective, reading, micro))
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._reduced(tracker).items()}
+            found = self._held_out_figures(model) if self._evaluator is None else self._evaluator()
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(metrics)
         self._logged_at = time.monotonic()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _held_out_figures(self, model: nn.Module) -> dict[str, float]:
+        tracker = MeanTracker()
+        objective = self._objective
+        mismatched = self._split(mismatches_of(self._held_out_items))
+        z0 = self._z0(model, mismatched) if objective.needs_mismatches else None
+        for on_cpu in self._split(self._held_out_items):
+            micro = on_cpu.to(self.args.device)
+            reading = self._read(model, objective, micro)
+            loss = objective.losses(reading, micro, z0).sum()
+            counted = loss if micro.weight else torch.zeros_like(loss)
+            tracker.add({"loss": Mean(counted, torch.full_like(loss, micro.weight))})
+            tracker.add(preference_metrics(objective, reading, micro))
+        return self._reduced(tracker)
 
     def rewards_of(self, items: Sequence[TrainingItem]) -> list[tuple[float, ...]]:
         """Reward of each completion of each row, in their order: the reward model's, or the one a policy implies."""
@@ -346,7 +258,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
         with self._evaluating() as model:
             for on_cpu in self._split(items):
                 micro = on_cpu.to(self.args.device)
-                rewards = self._objective.rewards(self._read(model, micro), micro).tolist()
+                rewards = self._objective.rewards(self._read(model, self._objective, micro), micro).tolist()
                 for row_id, of_row, present in zip(
                     micro.batch.ids, rewards, micro.batch.is_present.sum(-1).tolist(), strict=True
                 ):
@@ -356,16 +268,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
         return [found[item.example.id] for item in items]
 
     def _split(self, items: Sequence[TrainingItem]) -> Iterator[MicroBatch]:
-        """Any number of rows as micro-batches of this process, rows of like length together."""
-        by_length = sorted(items, key=lambda item: -item.example.extent(is_packed=self._plan.is_packed).width)
-        for start in range(0, len(by_length), _EVALUATED_TOGETHER):
-            yield from micro_batches_of(
-                by_length[start : start + _EVALUATED_TOGETHER],
-                self._objective,
-                self._plan,
-                rank=self.args.process_index,
-                world=self.args.world_size,
-            )
+        rank, world = self.args.process_index, self.args.world_size
+        return evaluation_batches(items, self._objective, self._plan, rank=rank, world=world)
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[nn.Module]:
@@ -388,7 +292,13 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each process writes its own random state
         if self.args.should_save:
+            with writing(latest):
+                self._steps.save(latest)
             (latest / "README.md").unlink(missing_ok=True)  # peft's card is an empty form
             (latest / COMPLETE).touch()
             best = Path(self.state.best_model_checkpoint or latest).name
             remove_checkpoints(latest.parent, self._kept, best)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._steps.load(Path(resume_from_checkpoint))

@@ -153,7 +153,7 @@ def test_held_out_prompts_are_not_trained_on(model, tmp_path, monkeypatch, metho
 
     class Watched(training_session.PreferenceTrainer):
         def __init__(self, *given, **more):
-            made.append((more["train_items"], more["held_out_items"]))
+            made.append((more["steps"].items, more["held_out_items"]))
             super().__init__(*given, **more)
 
     monkeypatch.setattr(training_session, "PreferenceTrainer", Watched)

@@ -35,7 +35,7 @@ from rlaif.train.logprob_cache import LogprobCache
 from rlaif.train.models import load_policy
 from rlaif.train.objectives import Reading, collate_items
 from rlaif.train.reference import reference_logprobs
-from rlaif.train.trainer import ComputePlan
+from rlaif.train.step_inputs import ComputePlan
 from tests.train.training import (
     LONGEST,
     METHODS,
@@ -215,7 +215,7 @@ def test_accumulated_micro_batches_give_the_gradient_of_one_batch(method: str, t
     """trl #2175: a mean of micro-batch means weighs a token by how it was batched."""
     accumulated = Run(method, tmp_path, rows_of(method), plan=ComputePlan(max_tokens=1))
     steps = list(accumulated.trainer().get_train_dataloader())
-    assert [len(step.micro) for step in steps] == [4, 4, 4]
+    assert [len(step.parts[0].micro) for step in steps] == [4, 4, 4]
     assert_same_training(accumulated.train(), usual_training(method))
 
 

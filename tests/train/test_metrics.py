@@ -9,7 +9,8 @@ from torch import Tensor
 from rlaif.models.examples import Example
 from rlaif.train.config import KtoLossConfig
 from rlaif.train.items import TrainingItem
-from rlaif.train.metrics import Mean, MeanTracker, preference_metrics
+from rlaif.train.means import Mean, MeanTracker
+from rlaif.train.metrics import preference_metrics
 from rlaif.train.objectives import Reading, collate_items
 from tests.train.training import exchanged, objective_of
 

@@ -17,7 +17,7 @@ from rlaif.models.examples import Example
 from rlaif.train.checkpoints import COMPLETE, last_checkpoint
 from rlaif.train.config import CheckpointConfig
 from rlaif.train.items import TrainingItem, with_mismatches
-from rlaif.train.trainer import ComputePlan
+from rlaif.train.step_inputs import ComputePlan
 from tests.train.training import (
     METHODS,
     OF_PAIRS,
@@ -69,9 +69,9 @@ def test_every_step_takes_its_rows_and_epochs_follow_without_a_gap(tmp_path):
     trainer = Run("rm", tmp_path, items, batch_size=4, steps=5, plan=ComputePlan(max_tokens=30)).trainer()
     steps = list(trainer.get_train_dataloader())
     assert [len(step.ids) for step in steps] == [4] * 5
-    assert [step.weight for step in steps] == [4] * 5
+    assert [step.parts[0].weight for step in steps] == [4] * 5
     for step in steps:
-        assert sorted(step.ids) == sorted(itertools.chain(*(micro.batch.ids for micro in step.micro)))
+        assert sorted(step.ids) == sorted(itertools.chain(*(micro.batch.ids for micro in step.parts[0].micro)))
     seen = list(itertools.chain(*(step.ids for step in steps)))
     every = sorted(item.example.id for item in items)
     assert sorted(seen[:10]) == sorted(seen[10:]) == every
@@ -89,7 +89,7 @@ def test_no_micro_batch_takes_more_than_the_budget(tmp_path):
         trainer = Run(method, tmp_path, rows, batch_size=21, steps=1, plan=plan).trainer()
         (step,) = trainer.get_train_dataloader()
         assert bool(step.mismatched) == (method == "kto")
-        for micro in (*step.micro, *step.mismatched):
+        for micro in (*step.parts[0].micro, *step.mismatched):
             assert micro.batch.input_ids.numel() <= 80
 
 

@@ -36,7 +36,8 @@ from rlaif.train.config import (
 from rlaif.train.items import TrainingItem, with_mismatches, with_references
 from rlaif.train.objectives import Objective, make_objective
 from rlaif.train.reference import reference_logprobs
-from rlaif.train.trainer import ComputePlan, PreferenceTrainer
+from rlaif.train.step_inputs import ComputePlan, Steps
+from rlaif.train.trainer import PreferenceTrainer
 
 VOCABULARY = 61
 LONGEST = 64
@@ -167,10 +168,14 @@ class Run:
             AdapterConfig(), folder=self.folder / "checkpoints", steps=self.steps, device="cpu", seed=self.seed,
             is_evaluated=bool(self.held_out),
         )  # fmt: skip
+        objective = objective_of(self.method, self.config)
         trainer = PreferenceTrainer(
-            self.model or model_of(self.method), args, objective=objective_of(self.method, self.config),
-            plan=self.plan, train_items=self.items, held_out_items=self.held_out, batch_size=self.batch_size,
-            callbacks=self.callbacks,
+            self.model or model_of(self.method), args, objective=objective, plan=self.plan,
+            steps=Steps(
+                self.items, self.batch_size, self.steps, objective, self.plan, seed=self.seed,
+                rank=args.process_index, world=args.world_size,
+            ),
+            held_out_items=self.held_out, callbacks=self.callbacks,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         return trainer

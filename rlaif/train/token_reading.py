@@ -1,0 +1,23 @@
+"""What a policy says of each token of a batch: its log-probability, and what it predicts of the return."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from rlaif.models.batches import Batch
+from rlaif.models.logprobs import TokenLogprobs, token_logprobs
+
+
+def read_tokens(
+    model: nn.Module, batch: Batch, *, is_chunked: bool, temperature: float = 1.0, with_values: bool = False
+) -> TokenLogprobs:
+    """Log-probabilities of completion tokens under the tempered distribution, with values where they are asked for.
+
+    Args:
+        model: A policy, perhaps wrapped; with values, one that `rlaif.train.values` has given a head or a critic.
+        batch: On the model's device.
+        is_chunked: As `plan_logprobs` says.
+        temperature: What logits are divided by.
+        with_values: Whether to predict returns, too.
+    """
+    return token_logprobs(model, batch, is_chunked=is_chunked)
