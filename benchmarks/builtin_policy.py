@@ -33,7 +33,8 @@ from rlaif.backends.builtin import BuiltinBackend  # noqa: E402
 from rlaif.backends.hf import HfBackend  # noqa: E402
 from rlaif.judge.constitutions import Principle, load_constitution  # noqa: E402
 from rlaif.judge.revising import RevisionPrompts  # noqa: E402
-from rlaif.records import RevisionRequests, Turn  # noqa: E402
+from rlaif.policy_records import RevisionRequests  # noqa: E402
+from rlaif.records import Turn  # noqa: E402
 
 CONSTITUTIONS = ("helpful-harmless", "honest", "polite", "concise", "detailed", "confident", "blunt")
 PROMPTS = REPOSITORY / "examples" / "data" / "prompts.jsonl"

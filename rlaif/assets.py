@@ -1,4 +1,4 @@
-"""Find the files that ship with the package: prompts and constitutions. What they hold is read elsewhere."""
+"""Find the files that ship with the package: prompts, constitutions, suites. What they hold is read elsewhere."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from rlaif.errors import ConstitutionError, PromptError, did_you_mean
+from rlaif.errors import ConfigError, ConstitutionError, PromptError, did_you_mean
 
-AssetKind = Literal["prompts", "constitutions"]
+AssetKind = Literal["prompts", "constitutions", "suites"]
 
 _PACKAGE = Path(__file__).resolve().parent
-_SUFFIX: dict[str, str] = {"prompts": ".jinja", "constitutions": ".yaml"}
-_ERROR: dict[str, type[PromptError] | type[ConstitutionError]] = {
+_SUFFIX: dict[str, str] = {"prompts": ".jinja", "constitutions": ".yaml", "suites": ".jsonl"}
+_ERROR: dict[str, type[PromptError] | type[ConstitutionError] | type[ConfigError]] = {
     "prompts": PromptError,
     "constitutions": ConstitutionError,
+    "suites": ConfigError,
 }
 
 
@@ -29,7 +30,8 @@ def find_asset(kind: AssetKind, name: str) -> Path:
         An existing file.
 
     Raises:
-        PromptError, ConstitutionError: Nothing goes by that name; the message ends with the nearest or all known names.
+        PromptError, ConstitutionError, ConfigError (suites): Nothing goes by that name; the message ends with the
+            nearest or all known names.
 
     >>> find_asset("constitutions", "no-such-thing")
     Traceback (most recent call last):

@@ -11,6 +11,7 @@
     ├── BudgetExceededError                     --max-cost is spent; the run stops cleanly and can be resumed
     ├── NonFiniteLossError                      training: the loss or its gradient is NaN or infinite; it stops there
     ├── DeviceMemoryError (MemoryError)         training: a micro-batch does not fit; names what makes it smaller
+    ├── RewardError (ValueError)                training: a reward function failed, or what it said is no reward
     ├── BackendError                            the judge could not be asked
     │   ├── BackendNotInstalledError (ImportError)   an extra is missing; names the pip install
     │   ├── BackendUnusableError                no call can succeed (401, 403, 404, model not found): the run stops
@@ -106,6 +107,10 @@ class NonFiniteLossError(RlaifError):
 
 class DeviceMemoryError(RlaifError, MemoryError):
     """A micro-batch does not fit into the device's memory."""
+
+
+class RewardError(RlaifError, ValueError):
+    """A reward function raised, or what it returned is no reward (NaN, infinite, too few): training stops there."""
 
 
 class BackendError(RlaifError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,11 +22,13 @@ class LabeledPair:
         prob_a: P(A preferred), in [0, 1]; 1 or 0 where the input only says which response was chosen; None where there
             is none.
         margin: How much the preferred response's reward is to lead by, at least 0; None where it was not asked for.
+        aux_rewards: Auxiliary rewards by name, of A and of B; empty where they were not asked for.
     """
 
     comparison: Comparison
     prob_a: float | None
     margin: float | None = None
+    aux_rewards: tuple[Mapping[str, float], ...] = ()
 
     @property
     def id(self) -> str:
@@ -71,6 +74,7 @@ class Feedback:
         prompt, response: As in `Comparison`.
         is_desirable: Whether it was found good.
         is_conversational: Whether the input gave the prompt as a message list.
+        aux_rewards: Of the response, as of a `LabeledPair`.
     """
 
     id: str
@@ -78,6 +82,7 @@ class Feedback:
     response: str
     is_desirable: bool
     is_conversational: bool = False
+    aux_rewards: tuple[Mapping[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

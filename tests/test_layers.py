@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rlaif"
 LAYERS = {
     "errors": 1,
     "records": 2, "tokens": 2, "options": 2, "config": 2, "extras": 2, "randomness": 2, "assets": 2, "visibility": 2,
-    "calibration": 2, "training_records": 2, "rollout_records": 2,
+    "calibration": 2, "training_records": 2, "rollout_records": 2, "policy_records": 2,
     "models": 3,
     "judge": 4, "backends": 4, "data": 4, "auditing": 4, "train": 4,
     "policies": 5,

@@ -10,17 +10,8 @@ from typing import Any, NamedTuple
 from rlaif.backends.base import LanguageBackend
 from rlaif.judge.revising import RevisionPrompts
 from rlaif.judge.templates import PairwiseTemplate, RatingTemplate
-from rlaif.records import (
-    Comparison,
-    GenerateRequest,
-    Message,
-    Order,
-    RevisionRequests,
-    Role,
-    ScoreRequest,
-    Segment,
-    Turn,
-)
+from rlaif.policy_records import RevisionRequests
+from rlaif.records import Comparison, GenerateRequest, Message, Order, Role, ScoreRequest, Segment, Turn
 
 MOST_TOKENS = 128
 """Few of its answers are longer, and those go round in circles."""

@@ -1,4 +1,5 @@
-"""Agreement as it would be between responses of equal length, and of equal length and style."""
+"""Shares as they would be between responses of equal length, or of equal length and style: how often a judge agrees
+with people, and, in `evaluation.py`, how often a policy wins."""
 
 from __future__ import annotations
 
@@ -69,39 +70,81 @@ def controlled_agreement(table: AuditTable, *, tie_band: float = TIE_BAND) -> di
     }
 
 
+class Needed(NamedTuple):
+    """What messages say is missing: rows of what kind, and how one where the first difference is "shorter" or "longer"
+    is described."""
+
+    rows: str
+    side: str
+
+
+_AGREEMENT = Needed(
+    "rows that both people and the judge decided", "rows where people prefer the {} response, or one as long"
+)
+
+
 def _figure(right: BoolArray, differences: FloatArray, decided: AuditTable) -> Figure:
-    n = len(right)
+    return controlled_share(right.astype(np.float64), differences, decided.clusters, decided.weights, needed=_AGREEMENT)
+
+
+def controlled_share(
+    outcome: FloatArray,
+    differences: FloatArray,
+    clusters: IntArray,
+    weights: FloatArray | None = None,
+    *,
+    needed: Needed,
+    is_balanced: bool = True,
+) -> Figure:
+    """The mean of an outcome as a logistic regression on differences predicts it where there is no difference.
+
+    Args:
+        outcome: In [0, 1] (N,): 1 and 0, or shares in between (0.5 is a tie).
+        differences: What it is swayed by (N, K), 0 where there is none; the first is that of lengths.
+        clusters: Of the rows (N,).
+        weights: Of the rows (N,); None for the same.
+        needed: For what is said where the data cannot support a figure.
+        is_balanced: Whether rows that the differences speak for weigh as much as those that they speak against, as
+            `controlled_agreement` tells.
+
+    Returns:
+        With the interval that `controlled_agreement` describes.
+    """
+    n = len(outcome)
     if n < _FEWEST_ROWS:
-        return Figure(None, None, None, n, f"it takes {_FEWEST_ROWS} rows that both people and the judge decided")
-    length = differences[:, 0]
-    for other, side in (("shorter", length <= 0), ("longer", length >= 0)):
+        return Figure(None, None, None, n, f"it takes {_FEWEST_ROWS} {needed.rows}")
+    for other, side in (("shorter", differences[:, 0] <= 0), ("longer", differences[:, 0] >= 0)):
         if side.sum() < _FEWEST_ON_A_SIDE:
-            why = f"it takes {_FEWEST_ON_A_SIDE} rows where people prefer the {other} response, or one as long"
-            return Figure(None, None, None, n, why)
-    clusters = int(decided.clusters.max()) + 1
-    if right.all() or not right.any():
-        share = float(right[0])
-        return Figure(share, *wilson_interval(share, clusters), n)
-    fit = _fit(right.astype(np.float64), differences, decided.weights / decided.weights.mean(), decided.clusters)
+            return Figure(None, None, None, n, f"it takes {_FEWEST_ON_A_SIDE} {needed.side.format(other)}")
+    clusters = np.unique(clusters, return_inverse=True)[1]
+    count = int(clusters.max()) + 1
+    if np.ptp(outcome) == 0.0:
+        share = float(outcome[0])
+        return Figure(share, *wilson_interval(share, count), n)
+    weights = np.ones(n) if weights is None else weights / weights.mean()
+    fit = _fit(outcome, differences, weights, clusters, is_balanced=is_balanced)
     value = _inverse_logit(fit.logit)
-    if clusters < 2:
+    if count < 2:
         return Figure(value, None, None, n, "an interval takes two clusters")
     from scipy.stats import t
 
-    reach = float(t.ppf((1.0 + LEVEL) / 2, clusters - 1)) * fit.standard_error
+    reach = float(t.ppf((1.0 + LEVEL) / 2, count - 1)) * fit.standard_error
     return Figure(value, _inverse_logit(fit.logit - reach), _inverse_logit(fit.logit + reach), n)
 
 
-def _fit(right: FloatArray, differences: FloatArray, weights: FloatArray, clusters: IntArray) -> _Fit:
+def _fit(
+    outcome: FloatArray, differences: FloatArray, weights: FloatArray, clusters: IntArray, *, is_balanced: bool
+) -> _Fit:
     scale = np.sqrt(np.average(differences**2, axis=0, weights=weights))
-    design = np.column_stack([np.ones(len(right)), differences[:, scale > 0] / scale[scale > 0]])
-    first = _coefficients(right, design, weights)
-    weights = _balanced(weights, design[:, 1:] @ first[1:])
-    coefficients = _coefficients(right, design, weights)
+    design = np.column_stack([np.ones(len(outcome)), differences[:, scale > 0] / scale[scale > 0]])
+    coefficients = _coefficients(outcome, design, weights)
+    if is_balanced:
+        weights = _balanced(weights, design[:, 1:] @ coefficients[1:])
+        coefficients = _coefficients(outcome, design, weights)
     predicted = 1.0 / (1.0 + np.exp(-(design @ coefficients)))
     penalty = np.diag([0.0] + [_PENALTY] * (design.shape[1] - 1))
     bread = np.linalg.inv((design * (weights * predicted * (1.0 - predicted))[:, None]).T @ design + penalty)
-    scores = design * (weights * (right - predicted))[:, None]
+    scores = design * (weights * (outcome - predicted))[:, None]
     count = int(clusters.max()) + 1
     by_cluster = np.stack([np.bincount(clusters, weights=score, minlength=count) for score in scores.T], axis=1)
     sandwich = bread @ (by_cluster.T @ by_cluster) @ bread * (count / max(1, count - 1))
@@ -109,14 +152,18 @@ def _fit(right: FloatArray, differences: FloatArray, weights: FloatArray, cluste
     return _Fit(float(coefficients[0]), math.sqrt(max(sandwich[0, 0], bread[0, 0])))
 
 
-def _coefficients(right: FloatArray, design: FloatArray, weights: FloatArray) -> FloatArray:
+def _coefficients(outcome: FloatArray, design: FloatArray, weights: FloatArray) -> FloatArray:
     if design.shape[1] == 1:
-        share = float(np.average(right, weights=weights))
+        share = float(np.average(outcome, weights=weights))
         return np.array([math.log(share / (1.0 - share))])
     from sklearn.linear_model import LogisticRegression
 
+    # A share is so much of a row that is 1 and the rest of one that is 0: the likelihood is the same.
+    parts = np.concatenate([weights * outcome, weights * (1.0 - outcome)])
+    kept = parts > 0.0
+    rows, labels = np.tile(design[:, 1:], (2, 1)), np.repeat([1.0, 0.0], len(outcome))
     model = LogisticRegression(C=1.0 / _PENALTY, solver="newton-cholesky", tol=1e-8, max_iter=200)
-    model.fit(design[:, 1:], right, sample_weight=weights)
+    model.fit(rows[kept], labels[kept], sample_weight=parts[kept])
     return np.asarray(np.concatenate([model.intercept_, model.coef_[0]]), dtype=np.float64)
 
 

@@ -6,6 +6,7 @@ seed gives the same token alone and in any batch; and on any device, as far as t
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,19 +29,34 @@ class Draw(NamedTuple):
     seed: int
 
 
+class Drawn(NamedTuple):
+    """A token for each row.
+
+    Attributes:
+        tokens: (B,), None where the logits are no numbers.
+        logprobs: (B,), log-probability (nats) of each token at its temperature, before the nucleus; of a greedy one at
+            temperature 1. NaN where there is no token, and where nobody asked for it.
+    """
+
+    tokens: list[int | None]
+    logprobs: list[float]
+
+
 class Drawer:
     """Chooses the tokens of several texts, each with a generator of its own.
 
     Args:
         draws: One a text.
+        reads_logprobs: Whether the log-probabilities of greedy tokens are wanted, which drawn ones have anyway.
     """
 
-    def __init__(self, draws: Sequence[Draw]) -> None:
+    def __init__(self, draws: Sequence[Draw], *, reads_logprobs: bool = False) -> None:
         self._draws = list(draws)
         self._generators = [random.Random(draw.seed) for draw in draws]
+        self._reads_logprobs = reads_logprobs
 
-    def next_tokens(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int | None]:
-        """The next token of each text that is still written; None where the logits are no numbers.
+    def next_tokens(self, logits: torch.Tensor, rows: Sequence[int]) -> Drawn:
+        """The next token of each text that is still written.
 
         Args:
             logits: (B, V), any dtype.
@@ -51,20 +67,25 @@ class Drawer:
         uniforms = [self._generators[rows[place]].random() for place in drawn]
         if len(drawn) == len(rows):
             return drawn_tokens(logits, draws, uniforms)
-        greatest = logits.max(-1)  # NaN is greater than all
-        likeliest: list[int] = greatest.indices.tolist()
-        tokens = [
-            None if bad else token for token, bad in zip(likeliest, greatest.values.isnan().tolist(), strict=True)
-        ]
+        chosen = _likeliest(logits, reads_logprobs=self._reads_logprobs)
         if drawn:
-            for place, token in zip(drawn, drawn_tokens(logits[drawn], draws, uniforms), strict=True):
-                tokens[place] = token
-        return tokens
+            for place, token, logprob in zip(drawn, *drawn_tokens(logits[drawn], draws, uniforms), strict=True):
+                chosen.tokens[place], chosen.logprobs[place] = token, logprob
+        return chosen
 
 
-def drawn_tokens(logits: torch.Tensor, draws: Sequence[Draw], uniforms: Sequence[float]) -> list[int | None]:
-    """One token a row: temperature first, then the nucleus, then the inverse of the cumulative distribution; None for a
-    row with NaN.
+def _likeliest(logits: torch.Tensor, *, reads_logprobs: bool) -> Drawn:
+    greatest = logits.max(-1)  # NaN is greater than all
+    found: list[int] = greatest.indices.tolist()
+    tokens = [None if bad else token for token, bad in zip(found, greatest.values.isnan().tolist(), strict=True)]
+    if not reads_logprobs:
+        return Drawn(tokens, [math.nan] * len(tokens))
+    logprobs: list[float] = (greatest.values.float() - logits.float().logsumexp(-1)).tolist()
+    return Drawn(tokens, logprobs)
+
+
+def drawn_tokens(logits: torch.Tensor, draws: Sequence[Draw], uniforms: Sequence[float]) -> Drawn:
+    """One token a row: temperature first, then the nucleus, then the inverse of the cumulative distribution.
 
     Args:
         logits: (B, V), any dtype.
@@ -72,27 +93,31 @@ def drawn_tokens(logits: torch.Tensor, draws: Sequence[Draw], uniforms: Sequence
         uniforms: One a row, in [0, 1).
     """
     block = len(draws) if logits.device.type == "cuda" else max(1, _BLOCK // logits.shape[1])
-    tokens: list[int | None] = []
+    found = Drawn([], [])
     for start in range(0, len(draws), block):
         rows = slice(start, start + block)
-        tokens += _drawn_block(logits[rows], draws[rows], uniforms[rows])
-    return tokens
+        tokens, logprobs = _drawn_block(logits[rows], draws[rows], uniforms[rows])
+        found.tokens.extend(tokens)
+        found.logprobs.extend(logprobs)
+    return found
 
 
-def _drawn_block(logits: torch.Tensor, draws: Sequence[Draw], uniforms: Sequence[float]) -> list[int | None]:
+def _drawn_block(logits: torch.Tensor, draws: Sequence[Draw], uniforms: Sequence[float]) -> Drawn:
     import torch
 
     # Of the accelerators CUDA alone has float64; there the vocabulary of a batch is too much to be moved each token.
     exact = logits.double() if logits.device.type == "cuda" else logits.cpu().double()
     top_p = [draw.top_p for draw in draws]
     probs = (exact / _column([draw.temperature for draw in draws], exact)).softmax(-1)
-    if min(top_p) < 1.0:
-        probs = probs * in_nucleus(probs, _column(top_p, exact))
-    cumulative = probs.cumsum(-1)
+    inside = probs * in_nucleus(probs, _column(top_p, exact)) if min(top_p) < 1.0 else probs
+    cumulative = inside.cumsum(-1)
     total = cumulative[:, -1:]
     found = torch.searchsorted(cumulative, _column(uniforms, exact) * total).clamp(max=logits.shape[1] - 1)
     tokens: list[int] = found[:, 0].tolist()
-    return [None if bad else token for token, bad in zip(tokens, total[:, 0].isnan().tolist(), strict=True)]
+    logprobs: list[float] = probs.gather(-1, found)[:, 0].log().tolist()
+    return Drawn(
+        [None if math.isnan(value) else token for token, value in zip(tokens, logprobs, strict=True)], logprobs
+    )
 
 
 def in_nucleus(probs: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:

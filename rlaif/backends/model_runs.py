@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from rlaif.backends.drawing import Draw, Drawer
 
@@ -35,7 +35,7 @@ class GenerateJob(NamedTuple):
     """A prompt, never empty, to be continued.
 
     `temperature` 0 is greedy; `top_p` 1 draws from all tokens; `seed` alone decides the draws, whatever shares the
-    batch.
+    batch. `wants_logprobs`: the log-probabilities of what is written are wanted too.
     """
 
     ids: list[int]
@@ -43,16 +43,26 @@ class GenerateJob(NamedTuple):
     temperature: float
     seed: int
     top_p: float = 1.0
+    wants_logprobs: bool = False
 
 
 class Generated(NamedTuple):
     """The new tokens, with the one that ended them (`is_stopped`), if one did; `is_broken` where the logits after them
-    are no numbers."""
+    are no numbers.
+
+    `logprobs` are those of `ids` (nats) where the job wants them, else none: at the job's temperature and before its
+    nucleus; of greedy tokens at temperature 1.
+    """
 
     ids: list[int]
     is_stopped: bool
     cached_tokens: int
     is_broken: bool = False
+    logprobs: Sequence[float] = ()
+
+
+OnWritten: TypeAlias = Callable[[int, Generated], None]
+"""Takes a job's index and what was written."""
 
 
 class CancelledRunError(Exception):
@@ -62,6 +72,10 @@ class CancelledRunError(Exception):
 def never() -> bool:
     """For runs that nobody cancels."""
     return False
+
+
+def unheard(index: int, generated: Generated) -> None:
+    """For runs whose texts are waited for until all have ended."""
 
 
 class Decoding(Protocol):
@@ -84,13 +98,26 @@ class Runner(Protocol):
         """Score as many jobs, the first among them, as fit into one batch: index -> result."""
 
     def generate(
-        self, jobs: Sequence[GenerateJob], stops: frozenset[int], is_cancelled: Callable[[], bool] = never
+        self,
+        jobs: Sequence[GenerateJob],
+        stops: frozenset[int],
+        is_cancelled: Callable[[], bool] = never,
+        on_written: OnWritten = unheard,
     ) -> dict[int, Generated]:
         """Continue as many jobs, the first among them, as fit into one batch: index -> result.
 
+        Args:
+            jobs: At least one.
+            stops: Tokens that end a text.
+            is_cancelled: Asked before each token.
+            on_written: Told of each text, by its job's index, as soon as it has ended; what it raises ends the run.
+
         Raises:
-            CancelledRunError: `is_cancelled`, asked before each token, said True.
+            CancelledRunError: `is_cancelled` said True.
         """
+
+    def forget(self) -> None:
+        """Forget what earlier batches computed: the model's weights may have changed."""
 
 
 def read_logprobs(logits: torch.Tensor, jobs: Sequence[ScoreJob], cached: Sequence[int]) -> list[Scored]:
@@ -106,29 +133,38 @@ def read_logprobs(logits: torch.Tensor, jobs: Sequence[ScoreJob], cached: Sequen
 
 
 def decode(
-    decoding: Decoding, jobs: Sequence[GenerateJob], stops: frozenset[int], is_cancelled: Callable[[], bool]
+    decoding: Decoding,
+    jobs: Sequence[GenerateJob],
+    stops: frozenset[int],
+    is_cancelled: Callable[[], bool],
+    on_written: OnWritten,
 ) -> list[Generated]:
     """Continue every job until it stops or has its tokens. Raises as `Runner.generate` does."""
     written: list[list[int]] = [[] for _ in jobs]
-    stopped, broken = [False] * len(jobs), [False] * len(jobs)
-    drawer = Drawer([Draw(job.temperature, job.top_p, job.seed) for job in jobs])
+    logprobs: list[list[float]] = [[] for _ in jobs]
+    reads_logprobs = any(job.wants_logprobs for job in jobs)
+    drawer = Drawer([Draw(job.temperature, job.top_p, job.seed) for job in jobs], reads_logprobs=reads_logprobs)
     cached = list(decoding.cached_tokens)
+    ended: dict[int, Generated] = {}
     rows = list(range(len(jobs)))
     while True:
         if is_cancelled():
             raise CancelledRunError
         going = []
-        for place, (row, token) in enumerate(zip(rows, drawer.next_tokens(decoding.logits, rows), strict=True)):
-            if token is None:
-                broken[row] = True
-                continue
-            written[row].append(token)
-            stopped[row] = token in stops
-            if not stopped[row] and len(written[row]) < jobs[row].max_tokens:
-                going.append(place)
+        drawn = drawer.next_tokens(decoding.logits, rows)
+        for place, (row, token, logprob) in enumerate(zip(rows, *drawn, strict=True)):
+            if token is not None:
+                written[row].append(token)
+                logprobs[row].append(logprob)
+                if token not in stops and len(written[row]) < jobs[row].max_tokens:
+                    going.append(place)
+                    continue
+            found = logprobs[row] if jobs[row].wants_logprobs else ()
+            ended[row] = Generated(written[row], token in stops, cached[row], token is None, found)
+            on_written(row, ended[row])
         if not going:
             decoding.keep([])
-            return [Generated(*parts) for parts in zip(written, stopped, cached, broken, strict=True)]
+            return [ended[row] for row in range(len(jobs))]
         if len(going) < len(rows):
             decoding.keep(going)
             rows = [rows[place] for place in going]
@@ -171,7 +207,11 @@ class PaddedRunner:
         return dict(zip(rows, scored, strict=True))
 
     def generate(
-        self, jobs: Sequence[GenerateJob], stops: frozenset[int], is_cancelled: Callable[[], bool] = never
+        self,
+        jobs: Sequence[GenerateJob],
+        stops: frozenset[int],
+        is_cancelled: Callable[[], bool] = never,
+        on_written: OnWritten = unheard,
     ) -> dict[int, Generated]:
         rows = fitting([len(job.ids) + job.max_tokens for job in jobs], self._max_batch_tokens)
         batch = [jobs[row] for row in rows]
@@ -180,7 +220,11 @@ class PaddedRunner:
         if len(unique) < len(batch):  # several samples of a prompt: it is computed once
             place = {ids: index for index, ids in enumerate(unique)}
             decoding.spread([place[tuple(job.ids)] for job in batch])
-        return dict(zip(rows, decode(decoding, batch, stops, is_cancelled), strict=True))
+        generated = decode(decoding, batch, stops, is_cancelled, lambda at, text: on_written(rows[at], text))
+        return dict(zip(rows, generated, strict=True))
+
+    def forget(self) -> None:
+        """Nothing is kept between batches."""
 
 
 class _PaddedDecoding:

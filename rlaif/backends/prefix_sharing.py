@@ -15,6 +15,7 @@ import torch
 from rlaif.backends.model_runs import (
     Generated,
     GenerateJob,
+    OnWritten,
     PaddedRunner,
     Scored,
     ScoreJob,
@@ -22,6 +23,7 @@ from rlaif.backends.model_runs import (
     fitting,
     never,
     read_logprobs,
+    unheard,
 )
 from rlaif.backends.prefix_tree import Node, PrefixTree
 from rlaif.backends.tree_attention import ATTENTION, SharingUnsupportedError, StepPlan, TreePlan, running
@@ -36,7 +38,8 @@ class SharingRunner:
     Args:
         model: A causal model in evaluation mode; its attention is replaced.
         max_batch_tokens: Most tokens computed in one batch; a longer prompt runs alone.
-        max_cache_bytes: Memory for keys and values between batches.
+        max_cache_bytes: Memory for keys and values between batches; with 0 nothing is kept, and what is written is not
+            even put aside.
 
     Raises:
         SharingUnsupportedError: The model's architecture needs another attention, or a trial gave other numbers.
@@ -60,16 +63,24 @@ class SharingRunner:
         return dict(zip(rows, read_logprobs(logits, batch, cached), strict=True))
 
     def generate(
-        self, jobs: Sequence[GenerateJob], stops: frozenset[int], is_cancelled: Callable[[], bool] = never
+        self,
+        jobs: Sequence[GenerateJob],
+        stops: frozenset[int],
+        is_cancelled: Callable[[], bool] = never,
+        on_written: OnWritten = unheard,
     ) -> dict[int, Generated]:
         rows = self._fitting_texts([len(job.ids) + job.max_tokens for job in jobs])
         batch = [jobs[row] for row in rows]
         cached = self._known([job.ids for job in batch])
         leaves, logits = self._extend([job.ids for job in batch])
         decoding = _SharedDecoding(self, leaves, logits, cached, max(job.max_tokens for job in batch))
-        generated = decode(decoding, batch, stops, is_cancelled)
+        generated = decode(decoding, batch, stops, is_cancelled, lambda at, text: on_written(rows[at], text))
         self._forget()
         return dict(zip(rows, generated, strict=True))
+
+    def forget(self) -> None:
+        """Forget all keys and values."""
+        self._tree.clear()
 
     def _fitting(self, prompts: Sequence[list[int]]) -> tuple[list[int], list[int]]:
         """The first prompts while their new tokens fit, and how many tokens each need not compute."""
@@ -166,7 +177,7 @@ class SharingRunner:
         jobs = [ScoreJob(ids, wanted) for ids in prompts]
         original = self._model.config._attn_implementation
         padded = PaddedRunner(self._model, max_batch_tokens=1)  # one prompt a batch
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode: the model may be one that is trained afterwards
             expected = [padded.score([job])[0].logprobs for job in jobs]
             try:
                 found = [*self.score(jobs[:2]).values(), *self.score(jobs[2:]).values()]
@@ -218,7 +229,7 @@ class _SharedDecoding:
 
     def keep(self, rows: Sequence[int]) -> None:
         ended = sorted(set(range(len(self._ids))) - set(rows))
-        for row in ended:
+        for row in ended if self._runner._max_cache_bytes else ():
             self._store(row)
         # The last slots move into those that become free: closing the ranks would copy nearly all keys and values.
         free = sorted(slot for row in ended if (slot := self._slots[row]) < len(rows))

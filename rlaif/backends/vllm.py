@@ -21,7 +21,7 @@ from rlaif.backends.base import Capabilities
 from rlaif.backends.in_process import Call, Collector, PromptFitter, R, deliver, own_copy, resolve
 from rlaif.backends.spelling import NEGLIGIBLE, Spelling, joined, spelling_of
 from rlaif.backends.vllm_args import identity_of, parse_engine_args, vllm_folder
-from rlaif.backends.vllm_process import EngineProcess
+from rlaif.backends.vllm_process import EngineProcess, engine_settings, tell_defaults
 from rlaif.errors import BackendError, BackendUnusableError, ConfigError, RequestRefusedError
 from rlaif.models.loading import describe, find_model, stop_ids
 from rlaif.records import (
@@ -73,7 +73,7 @@ class VllmBackend:
         engine_args: Sequence[str] = (),
     ) -> None:
         vllm_folder()
-        self._args = parse_engine_args(engine_args, f"vllm:{path_or_name}")
+        self._args = parse_engine_args(engine_args, f"judge 'vllm:{path_or_name}'")
         chosen = [each for each in (dtype, self._args.pop("dtype", None)) if each not in {None, "auto"}]
         if len(set(chosen)) > 1:
             raise ConfigError(f"dtype: {chosen[0]!r} and --vllm-arg dtype={chosen[1]} contradict each other")
@@ -210,28 +210,12 @@ class VllmBackend:
         with self._lock:
             if not self._is_closed:
                 try:
-                    self._process = EngineProcess(self._settings(), self._take, self._end)
+                    self._process = EngineProcess(engine_settings(self._source, self._args), self._take, self._end)
                 except OSError as error:
                     failure = BackendUnusableError(f"{self._name}: a process for vLLM cannot be started: {error}")
         if failure is not None:
             self._fail(failure)
         return self._process
-
-    def _settings(self) -> dict[str, Any]:
-        is_commit = len(self._source.fingerprint) == 40
-        args = {
-            "model": self._source.path,
-            "revision": self._source.fingerprint if is_commit else self._source.revision,
-            "dtype": self._source.dtype,
-            "enable_prefix_caching": True,
-            "disable_log_stats": True,
-        }
-        sizes_cache = {"gpu_memory_utilization", "kv_cache_memory_bytes"} & self._args.keys()
-        return {
-            "args": args | self._args,
-            "cpu_args": {"enforce_eager": True, **({} if sizes_cache else {"gpu_memory_utilization": 0.1})},
-            "cpu_env": {} if sizes_cache else {"VLLM_CPU_KVCACHE_SPACE": "4"},
-        }
 
     def _asked_for(self, calls: Sequence[_Call]) -> list[Mapping[str, Any]]:
         """What the engine is told of new calls."""
@@ -312,11 +296,9 @@ class VllmBackend:
     def _begin(self, ready: Mapping[str, Any]) -> None:
         self._is_exact = ready["is_exact"]
         self._context = min(self._context or ready["context_tokens"], ready["context_tokens"])
-        where = f"vLLM {ready['version']} on {ready['platform']}"
-        if ready["defaults"]:
-            chosen = ", ".join(f"{name}={value}" for name, value in ready["defaults"].items())
-            _log.warning("%s: %s runs with %s; change it with --vllm-arg or the environment", self._name, where, chosen)
+        tell_defaults(self._name, ready)
         if not self._is_exact:
+            where = f"vLLM {ready['version']} on {ready['platform']}"
             _log.warning("%s: %s cannot name tokens; only the likeliest 20 are read", self._name, where)
         self._is_settled.set()
 

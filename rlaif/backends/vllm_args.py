@@ -43,12 +43,13 @@ _NEUTRAL = frozenset({
 argument belongs to the judge's identity."""
 
 
-def parse_engine_args(texts: Sequence[str], judge: str) -> dict[str, Any]:
+def parse_engine_args(texts: Sequence[str], owner: str, managed: Mapping[str, str] = MANAGED) -> dict[str, Any]:
     """The arguments of `--vllm-arg KEY=VALUE`; a value is read as YAML, and so also as JSON.
 
     Args:
         texts: As given; hyphens in a key count as underscores.
-        judge: Who they are for, for the message.
+        owner: Who they are for, for the message.
+        managed: Those that cannot be given, and why.
 
     Raises:
         ConfigError: One is not KEY=VALUE, comes twice, is rlaif's to set, or is none of vLLM's; all faults at once.
@@ -64,8 +65,8 @@ def parse_engine_args(texts: Sequence[str], judge: str) -> dict[str, Any]:
         name = written.strip().replace("-", "_")
         if not equals or not name:
             faults.append(f"{text!r}: expected KEY=VALUE")
-        elif name in MANAGED:
-            faults.append(f"{written}: cannot be set, {MANAGED[name]}")
+        elif name in managed:
+            faults.append(f"{written}: cannot be set, {managed[name]}")
         elif name not in known:
             faults.append(f"{written}: vLLM has no such engine argument{did_you_mean(name, known)}")
         elif name in values:
@@ -76,7 +77,7 @@ def parse_engine_args(texts: Sequence[str], judge: str) -> dict[str, Any]:
             except yaml.YAMLError:
                 faults.append(f"{written}: {value!r} cannot be read; expected a number, true, false, text or JSON")
     if faults:
-        raise ConfigError(f"judge {judge!r}, vllm-arg: {'; '.join(faults)}")
+        raise ConfigError(f"{owner}, vllm-arg: {'; '.join(faults)}")
     return values
 
 

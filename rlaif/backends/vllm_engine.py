@@ -7,14 +7,15 @@ the last two are for a CPU. Then calls come, and replies go, in any order, with 
 
     {"id", "ids", "wanted", "halves", "floor"}                        -> {"id", "first", "halves", "cached"}
     {"id", "ids", "max_tokens", "temperature", "top_p", "seed", "stops"} -> {"id", "text_ids", "is_stopped", "cached"}
+    the same with "reads_logprobs": `stops` alone stop it             -> the same with "logprobs", one a token
+    {"id", "weights": FOLDER}                                         -> {"id"}, when they are the model's
+    {"id", "adapter": FOLDER, "number"}                               -> {"id"}, when it is what generates from now on
     {"abort"}                                                         -> nothing
     anything that fails                                               -> {"id", "refused"} or {"id", "error"}
 
 Before the first reply: `{"ready": {...}}`, or `{"dead"}`, which ends everything at any time.
 
-The process that was started does not run the engine. It is the keeper: it forks the engine, waits for the end of
-whoever started it, and leaves no process of vLLM's behind, however that end came about. Should the keeper be killed
-too, the engine ends with it, and each process that vLLM spawns soon after its parent.
+The process that was started does not run the engine: it is the keeper (`vllm_keeper`), which forks it.
 """
 
 from __future__ import annotations
@@ -22,20 +23,14 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import select
-import signal
 import socket
 import sys
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
-_GRACE = 8.0
-"""Seconds that vLLM's processes have to end by themselves: they remove files and sockets."""
+from rlaif.backends.vllm_keeper import end_after_parent, keep
 
 _TOP_LOGPROBS = 20
 """What an engine without `logprob_token_ids` is asked for: as many as its default `max_logprobs` allows."""
@@ -50,108 +45,6 @@ def main() -> None:
     link.set_inheritable(False)
     keep(link)
     asyncio.run(_host(link))
-
-
-# --- the keeper -------------------------------------------------------------------------------------------------------
-
-
-def keep(link: socket.socket) -> None:
-    """Fork. The child returns and becomes the engine; the parent of it stays here, and never returns.
-
-    It ends when the other end of `link` is closed, when its own parent is gone, when the engine has ended or when it is
-    told to (SIGTERM): then all processes below it end, first asked to, then killed.
-    """
-    owner, keeper = os.getppid(), os.getpid()
-    _prctl(_SET_CHILD_SUBREAPER, 1)  # processes whose parent dies become the keeper's: none can hide
-    begun, done = os.pipe()
-    engine = os.fork()
-    if engine == 0:
-        _prctl(_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != keeper:
-            os._exit(1)
-        resource_tracker.ensure_running()  # frees shared memory after all others; hence not in the group that is killed
-        os.setpgid(0, 0)
-        os.close(done)
-        return
-    os.close(done)
-    os.read(begun, 1)  # until the engine has its group, which is what is ended
-    told = []
-    signal.signal(signal.SIGTERM, lambda *_: told.append(True))
-    poller = select.poll()
-    poller.register(link, 0)  # nothing but the other end's closing
-    status = None
-    while status is None and not told and os.getppid() == owner and not poller.poll(200):
-        status = _reap().get(engine)
-    if status is not None and os.WIFSIGNALED(status):
-        with suppress(OSError):  # a line of its own, whatever the engine was writing
-            link.send(b'\n{"dead":"it was killed by %s"}\n' % signal.Signals(os.WTERMSIG(status)).name.encode())
-    link.close()
-    _end_all(engine)
-
-
-def _end_all(group: int) -> NoReturn:
-    """Ask the engine and what it started to end; kill the group that is left, then whatever else is left."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(OSError):
-            os.killpg(group, sign)
-        _wait_for_children(_GRACE)
-    while True:
-        for child in _children():
-            with suppress(OSError):
-                os.kill(child, signal.SIGKILL)
-        _wait_for_children(0.2)
-
-
-def _wait_for_children(seconds: float) -> None:
-    """Wait until they have ended, those they left behind too; if so, the keeper's work is done."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            os._exit(0)
-        time.sleep(0.02)
-
-
-def _reap() -> dict[int, int]:
-    """Exit status of each child that has ended."""
-    ended = {}
-    with suppress(ChildProcessError):
-        while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            ended[found[0]] = found[1]
-    return ended
-
-
-def _children() -> list[int]:
-    with suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-        return [int(pid) for pid in file.read().split()]
-    return []
-
-
-def _end_after_parent() -> None:
-    """In a process that vLLM spawned: should its parent end and nobody end this one, end it."""
-
-    def watch(parent: int) -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        time.sleep(_GRACE)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    # Not PR_SET_PDEATHSIG: that goes by the thread of the parent which spawned it, and vLLM may use a short-lived one.
-    threading.Thread(target=watch, args=(os.getppid(),), name="rlaif", daemon=True).start()
-
-
-_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
-
-
-def _prctl(option: int, value: int) -> None:
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-
-
-# --- the engine -------------------------------------------------------------------------------------------------------
 
 
 async def _host(link: socket.socket) -> None:
@@ -222,6 +115,7 @@ class _Calls(asyncio.Protocol):
         self._received: list[bytes] = []
         self._replies: list[bytes] = []
         self._requests = 0
+        self._adapter: Any = None
         self._score_params = lru_cache(256)(self._make_score_params)
         self.ended = asyncio.Event()
 
@@ -262,7 +156,7 @@ class _Calls(asyncio.Protocol):
     async def _answer(self, message: Mapping[str, Any]) -> None:
         number = message["id"]
         try:
-            reply = await (self._score(message) if "wanted" in message else self._generate(message))
+            reply = await self._work(message)
         except asyncio.CancelledError:
             return
         except self._dead as error:
@@ -275,6 +169,15 @@ class _Calls(asyncio.Protocol):
         finally:
             self._tasks.pop(number, None)
         self.send({"id": number, **reply})
+
+    async def _work(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        if "wanted" in message:
+            return await self._score(message)
+        if "weights" in message:
+            return await self._take_weights(message["weights"])
+        if "adapter" in message:
+            return await self._take_adapter(message["adapter"], message["number"])
+        return await self._generate(message)
 
     async def _score(self, message: Mapping[str, Any]) -> dict[str, Any]:
         first, cached = await self._read(message["ids"], tuple(message["wanted"]))
@@ -292,10 +195,7 @@ class _Calls(asyncio.Protocol):
     async def _read(self, ids: list[int], wanted: tuple[int, ...]) -> tuple[dict[int, float | None], int]:
         """Log-probabilities of the next token, and how many of the prompt's tokens were not computed again."""
         result = await self._run(ids, self._score_params(wanted))
-        found = {
-            int(token): None if math.isnan(entry.logprob) else max(entry.logprob, _LOWEST_LOGPROB)
-            for token, entry in result.outputs[0].logprobs[0].items()
-        }
+        found = {int(token): _number(entry.logprob) for token, entry in result.outputs[0].logprobs[0].items()}
         if self._is_exact:
             found = {token: found[token] for token in wanted}
         return found, _cached(result)
@@ -304,22 +204,43 @@ class _Calls(asyncio.Protocol):
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        reads_logprobs = message.get("reads_logprobs", False)
         params = SamplingParams(
             max_tokens=message["max_tokens"],
             temperature=message["temperature"],
             top_p=message["top_p"],
             seed=message["seed"],
             stop_token_ids=message["stops"],
+            ignore_eos=reads_logprobs,
+            logprobs=0 if reads_logprobs else None,  # of the token itself and no others
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        result = await self._run(message["ids"], params)
+        result = await self._run(message["ids"], params, self._adapter)
         output = result.outputs[0]
-        return {
-            "text_ids": list(output.token_ids),
-            "is_stopped": output.finish_reason == "stop",
-            "cached": _cached(result),
-        }
+        ids = list(output.token_ids)
+        found = {"text_ids": ids, "is_stopped": output.finish_reason == "stop", "cached": _cached(result)}
+        if reads_logprobs:
+            found["logprobs"] = [_number(at[token].logprob) for at, token in zip(output.logprobs, ids, strict=True)]
+        return found
+
+    async def _take_weights(self, folder: str) -> dict[str, Any]:
+        """Answer with other weights of the same model; what was computed with the earlier ones is forgotten."""
+        await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+        await self._engine.reset_prefix_cache()
+        return {}
+
+    async def _take_adapter(self, folder: str, number: int) -> dict[str, Any]:
+        """Generate with this adapter and no longer with the one before it."""
+        from vllm.lora.request import LoRARequest
+
+        # What is cached of a prompt is filed under the adapter's name, so each has one of its own.
+        adapter, before = LoRARequest(f"adapter-{number}", number, folder), self._adapter
+        if before is not None:
+            await self._engine.remove_lora(before.lora_int_id)
+        await self._engine.add_lora(adapter)
+        self._adapter = adapter
+        return {}
 
     def _make_score_params(self, wanted: Sequence[int]) -> Any:
         from vllm import SamplingParams
@@ -330,9 +251,9 @@ class _Calls(asyncio.Protocol):
             max_tokens=1, temperature=0.0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **read
         )
 
-    async def _run(self, ids: list[int], params: Any) -> Any:
+    async def _run(self, ids: list[int], params: Any, adapter: Any = None) -> Any:
         self._requests += 1
-        replies = self._engine.generate(self._prompt(ids), params, str(self._requests))
+        replies = self._engine.generate(self._prompt(ids), params, str(self._requests), lora_request=adapter)
         return [reply async for reply in replies][-1]  # FINAL_ONLY: there is one
 
 
@@ -352,6 +273,10 @@ def _refusals() -> tuple[type[Exception], ...]:
     except ImportError:
         return (ValueError,)
     return (ValueError, VLLMClientError)
+
+
+def _number(logprob: float) -> float | None:
+    return None if math.isnan(logprob) else max(logprob, _LOWEST_LOGPROB)
 
 
 def _cached(result: Any) -> int:
@@ -383,4 +308,4 @@ def _words(error: BaseException) -> str:
 if __name__ == "__main__":
     main()
 elif __name__ == "__mp_main__":  # what multiprocessing calls it in the processes it spawns
-    _end_after_parent()
+    end_after_parent()

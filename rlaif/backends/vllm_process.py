@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from rlaif.models.loading import ModelSource
 from rlaif.visibility import visible
 
 _log = logging.getLogger(__name__)
@@ -29,6 +30,44 @@ _PREFIX = re.compile(r"^\([^()]*pid=\d+\)\s+(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \
 _ERROR = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b(?:: .+)")
 _HOLLOW = ("root cause", "Engine core initialization failed", "EngineDeadError", "EngineGenerateError")
 """Words of errors that only point to another one."""
+
+
+def engine_settings(source: ModelSource, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What an engine is started with for a model.
+
+    Args:
+        source: The model.
+        arguments: Engine arguments, before those that follow from the model.
+    """
+    is_commit = len(source.fingerprint) == 40
+    args = {
+        "model": source.path,
+        "revision": source.fingerprint if is_commit else source.revision,
+        "dtype": source.dtype,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+    }
+    sizes_cache = {"gpu_memory_utilization", "kv_cache_memory_bytes"} & arguments.keys()
+    return {
+        "args": {**args, **arguments},
+        "cpu_args": {"enforce_eager": True, **({} if sizes_cache else {"gpu_memory_utilization": 0.1})},
+        "cpu_env": {} if sizes_cache else {"VLLM_CPU_KVCACHE_SPACE": "4"},
+    }
+
+
+def tell_defaults(called: str, ready: Mapping[str, Any]) -> None:
+    """Log what an engine on a CPU was given that nobody chose.
+
+    Args:
+        called: Whose engine it is.
+        ready: What it said when it was ready.
+    """
+    if ready["defaults"]:
+        chosen = ", ".join(f"{name}={value}" for name, value in ready["defaults"].items())
+        _log.warning(
+            "%s: vLLM %s on %s runs with %s; change it with --vllm-arg or the environment",
+            called, ready["version"], ready["platform"], chosen,
+        )  # fmt: skip
 
 
 class EngineProcess:

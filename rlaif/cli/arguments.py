@@ -20,6 +20,7 @@ METAVARS = {
     "against": "RUN_OR_FILE",
     "against_column": "COLUMN",
     "against_column_ba": "COLUMN",
+    "aux": "NAME=WEIGHT",
     "base_url": "URL",
     "by": "COLUMN",
     "by_columns": "A,B",

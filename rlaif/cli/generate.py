@@ -11,7 +11,7 @@ from rlaif.cli.arguments import CommandLine, parse
 from rlaif.cli.progress import display_for
 from rlaif.cli.runs import aligned, estimate_text, finish, nearby, spent_lines
 from rlaif.engine.generation_config import GenerateConfig
-from rlaif.records import DropReason
+from rlaif.policy_records import DropReason
 from rlaif.visibility import visible
 
 if TYPE_CHECKING:

@@ -54,6 +54,9 @@ COMMANDS = {
     "audit": Command("audit INPUT -o DIR", "how far the labels agree with people, and why not", "rlaif.cli.audit"),
     "probe": Command("probe --judge J", "a judge's biases, and the attacks it falls for", "rlaif.cli.probe"),
     "train": Command("train METHOD -o DIR", "a reward model or a policy, from soft labels", "rlaif.cli.train"),
+    "evaluate": Command(
+        "evaluate A B -o DIR", "two policies under a judge: win rates with intervals", "rlaif.cli.evaluate"
+    ),
     "serve": Command("serve --judge J", "the judge as a reward endpoint over HTTP", "rlaif.cli.serve"),
     "show": Command("show prompt|run|row", "what the judge is sent, what a run did, one label", "rlaif.cli.show"),
 }

@@ -22,9 +22,9 @@ LINE = CommandLine(
     prog="rlaif pipeline",
     description=(
         "Run several commands one after the other, each on what those before it made: generate, revise, label, rate, "
-        "calibrate, reweight, filter, rank, audit, export, train. Each stage is the same command as alone. The same "
-        "command again goes on where it was cut short, and skips the stages of which neither settings nor inputs "
-        "have changed."
+        "calibrate, reweight, filter, rank, audit, evaluate, export, train. Each stage is the same command as alone. "
+        "The same command again goes on where it was cut short, and skips the stages of which neither settings nor "
+        "inputs have changed."
     ),
     positionals=("file",),
     short={"out": "-o"},
@@ -65,6 +65,7 @@ class PipelineCommand:
 def stage_commands() -> dict[str, StageCommand]:
     """The commands that may be stages, by name."""
     from rlaif.engine.config import AuditConfig, CalibrateConfig, LabelConfig, RateConfig
+    from rlaif.engine.evaluation_config import EvaluateConfig
     from rlaif.engine.export_config import ExportConfig
     from rlaif.engine.filter_config import FilterConfig
     from rlaif.engine.generation_config import GenerateConfig
@@ -85,6 +86,7 @@ def stage_commands() -> dict[str, StageCommand]:
         "filter": StageCommand(FilterConfig, "input", (*_LABELS, ("rate", ""))),
         "rank": StageCommand(RankConfig, "input", (*_LABELS, ("rate", "")), needs=figures),
         "audit": StageCommand(AuditConfig, "input", _LABELS, needs=figures),
+        "evaluate": StageCommand(EvaluateConfig, "a", (("generate", ""),), needs=figures),
         "export": StageCommand(ExportConfig, "input", filtered, file=_export_file),
         **{
             f"train {method}": StageCommand(config, "data", filtered, needs=("train", ("accelerate", "matplotlib")))

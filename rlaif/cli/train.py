@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from rlaif.engine.training_config import TRAIN_CONFIGS, TrainConfig
 from rlaif.engine.training_metrics import shown
 from rlaif.errors import ConfigError, RlaifError, did_you_mean
 from rlaif.extras import require
+from rlaif.online.config import ONLINE_CONFIGS, OnlineConfig
 from rlaif.options import options, scalar_types
 from rlaif.visibility import visible
 
@@ -24,8 +25,14 @@ if TYPE_CHECKING:
     from rlaif.engine.training import TrainOutcome
 
 PROG = "rlaif train"
+METHODS: Mapping[str, type[TrainConfig] | type[OnlineConfig]] = {**TRAIN_CONFIGS, **ONLINE_CONFIGS}
+"""Method -> its settings."""
+
 SHORT = {"out": "-o"}
 NEEDED = ("accelerate", "matplotlib")
+
+_TOLD = ("loss", "accuracy", "reward", "watched_reward", "win_rate", "kl")
+"""Figures on held-out rows or prompts that the summary tells."""
 
 EPILOG = (
     "The same command again resumes from the last checkpoint. Several GPUs: torchrun --nproc-per-node N -m rlaif train "
@@ -50,20 +57,20 @@ def run(argv: Sequence[str]) -> int:
         if {"-h", "--help"} & set(arguments):
             print(methods_help())
             return 0
-        raise ConfigError(f"which method? {PROG} METHOD takes one of: {', '.join(TRAIN_CONFIGS)}")
+        raise ConfigError(f"which method? {PROG} METHOD takes one of: {', '.join(METHODS)}")
     method = arguments.pop(place)
-    if method not in TRAIN_CONFIGS:
-        hint = did_you_mean(method, TRAIN_CONFIGS)
-        raise ConfigError(f"method {method!r} is unknown{hint}, expected one of {', '.join(TRAIN_CONFIGS)}")
+    if method not in METHODS:
+        hint = did_you_mean(method, METHODS)
+        raise ConfigError(f"method {method!r} is unknown{hint}, expected one of {', '.join(METHODS)}")
     command_class = make_dataclass(
-        "TrainCommand", [("run", TRAIN_CONFIGS[method])], bases=(_Shown,), frozen=True, kw_only=True
+        "TrainCommand", [("run", METHODS[method])], bases=(_Shown,), frozen=True, kw_only=True
     )
     command: Any = parse(command_class, arguments, command_line(method))
     require("train", NEEDED, PROG)
     return _train(method, command.run, shlex.join([*PROG.split(), *argv]), is_quiet=command.quiet)
 
 
-def _train(method: str, config: TrainConfig, typed: str, *, is_quiet: bool) -> int:
+def _train(method: str, config: TrainConfig | OnlineConfig, typed: str, *, is_quiet: bool) -> int:
     display = training_display_for(is_quiet=is_quiet)
     outcome = _finish(method, config, display, typed)
     if outcome is None:
@@ -75,12 +82,17 @@ def _train(method: str, config: TrainConfig, typed: str, *, is_quiet: bool) -> i
     return 3 if outcome.skipped else 0
 
 
-def _finish(method: str, config: TrainConfig, display: TrainingDisplay, typed: str) -> TrainOutcome | None:
+def _finish(
+    method: str, config: TrainConfig | OnlineConfig, display: TrainingDisplay, typed: str
+) -> TrainOutcome | None:
     """Train; None when it was stopped, which has been said."""
     from rlaif.engine.training import train  # after --help, which needs none of it
+    from rlaif.online.training import train_online
 
     try:
         with stopping_after_the_step(display):
+            if isinstance(config, OnlineConfig):
+                return train_online(method, config, display, command=typed)
             return train(method, config, display, command=typed)
     except KeyboardInterrupt:
         display.close()
@@ -118,7 +130,7 @@ def does(method: str) -> str:
     >>> does("ipo")
     'A squared loss around a finite margin.'
     """
-    said = " ".join((TRAIN_CONFIGS[method].__doc__ or "").split())
+    said = " ".join((METHODS[method].__doc__ or "").split())
     words = said.partition(": ")[2]
     return words[0].upper() + words[1:]
 
@@ -129,7 +141,7 @@ def method_place(arguments: Sequence[str]) -> int | None:
     >>> method_place(["--model", "dpo", "--quiet", "rm", "-o", "x"])
     3
     """
-    flags = {option.name: option for config in TRAIN_CONFIGS.values() for option in options(config)}
+    flags = {option.name: option for config in METHODS.values() for option in options(config)}
     with_value = {f"--{name.replace('_', '-')}" for name, option in flags.items()
                   if scalar_types(option.annotation) != (bool,)}  # fmt: skip
     with_value |= {"--config", *SHORT.values()}
@@ -143,15 +155,19 @@ def method_place(arguments: Sequence[str]) -> int | None:
 
 def methods_help() -> str:
     """What `rlaif train --help` prints."""
-    width = max(map(len, TRAIN_CONFIGS))
+    width = max(map(len, METHODS))
     return "\n".join(
         [
             f"usage: {PROG} METHOD --model MODEL --data RUN_OR_FILE -o DIR [flags]",
             "",
-            "Train a model on labels: the run folder of rlaif label or rate, or a file of rows.",
+            "Train a model on labels (the run folder of rlaif label or rate, or a file of rows), or online: on what it",
+            "answers to the prompts of a file, as a judge rewards it.",
             "",
-            "methods:",
+            "methods on labels:",
             *(f"  {method:<{width}}   {does(method)}" for method in TRAIN_CONFIGS),
+            "",
+            "online methods:",
+            *(f"  {method:<{width}}   {does(method)}" for method in ONLINE_CONFIGS),
             "",
             f"{PROG} METHOD --help shows a method's flags.",
         ]
@@ -163,10 +179,11 @@ def summary(outcome: TrainOutcome, method: str) -> str:
     folder = nearby(outcome.folder)
     failed = f", {outcome.skipped:,} cannot be read (see {folder}/failures.jsonl)" if outcome.skipped else ""
     done = " (all done before, nothing left to do)" if outcome.was_finished else ""
-    figures = [f"{name} {shown(name, outcome.metrics[f'eval_{name}'])}"
-               for name in ("loss", "accuracy") if f"eval_{name}" in outcome.metrics]  # fmt: skip
+    figures = [f"{name.replace('_', ' ')} {shown(name, outcome.metrics[f'eval_{name}'])}"
+               for name in _TOLD if f"eval_{name}" in outcome.metrics]  # fmt: skip
+    what = "prompts" if method in ONLINE_CONFIGS else "rows"
     lines = [
-        ("rows", f"{outcome.rows:,} trained on, {outcome.held_out:,} held out{failed}"),
+        (what, f"{outcome.rows:,} trained on, {outcome.held_out:,} held out{failed}"),
         ("steps", f"{outcome.steps:,}{done}"),
         *([("held out", ", ".join(figures))] if figures else []),
         ("model", folder),

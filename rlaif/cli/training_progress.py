@@ -25,7 +25,10 @@ STEP_WINDOW_SECONDS = 120.0
 
 _STOPPING = b"\nstopping after this step, with a checkpoint (again: stop at once)\n"
 
-_SHOWN = {"loss": "loss", "accuracy": "accuracy", "learning_rate": "lr"}
+_EVALUATED = ("loss", "accuracy", "margin", "reward", "watched_reward", "win_rate", "kl")
+"""Figures of an evaluation that are told."""
+
+_SHOWN = {"loss": "loss", "accuracy": "accuracy", "reward": "reward", "kl": "KL", "learning_rate": "lr"}
 """Figures beside the step count, and what they are called there."""
 
 
@@ -156,7 +159,7 @@ class TrainingLineDisplay(MuteTrainingDisplay):
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         figures = [
             f"{name} {shown(name, metrics[f'eval_{name}'])}"
-            for name in ("loss", "accuracy", "margin")
+            for name in _EVALUATED
             if f"eval_{name}" in metrics
         ]
         self.on_message(f"held out, after step {step:,}: {', '.join(figures)}")

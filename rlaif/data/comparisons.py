@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import orjson
 
+from rlaif.data.aux_rewards import followed_aux
 from rlaif.data.columns import (
     TEXT_OR_MESSAGES,
     Cell,
@@ -55,7 +56,7 @@ class ComparisonPlan(Plan):
 
 @dataclass
 class ComparisonReader(RowReader[Comparison, ComparisonPlan]):
-    """Reads comparisons; the seed draws which of chosen and rejected becomes A."""
+    """Reads comparisons; the seed draws which of chosen and rejected becomes A, and their auxiliary rewards follow."""
 
     our_columns: ClassVar[tuple[str, ...]] = (
         "id", "prompt", "response_a", "response_b", "chosen", "rejected", "human_votes", "human_label",
@@ -115,10 +116,12 @@ class ComparisonReader(RowReader[Comparison, ComparisonPlan]):
             kind = "chosen" if plan.is_ranked else "a"
             row_id = self._made_id([kind, [list(turn) for turn in prompt], first, second])
         votes, label = _votes_and_label(row, plan)
+        extra = {column: row[column] for column in plan.extras}
         if plan.is_ranked:
             label = Verdict.A
             if seeded_random(self.seed, row_id, "which of chosen and rejected is A").random() < 0.5:
                 first, second, label = second, first, Verdict.B
+            extra = followed_aux(extra, is_exchanged=label is Verdict.B)
         return Comparison(
             id=row_id,
             prompt=prompt,
@@ -126,7 +129,7 @@ class ComparisonReader(RowReader[Comparison, ComparisonPlan]):
             response_b=second,
             human_votes=votes,
             human_label=label,
-            extra={column: row[column] for column in plan.extras},
+            extra=extra,
             is_conversational=is_conversational,
         )
 

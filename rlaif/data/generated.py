@@ -12,7 +12,8 @@ from rlaif.data.preferences import OUR_COLUMNS as LABEL_COLUMNS
 from rlaif.data.ratings import OUR_COLUMNS as RATING_COLUMNS
 from rlaif.data.schema import UserColumn, name_user_columns, prompt_type, prompt_value, user_fields, user_values
 from rlaif.data.sources import InputSummary
-from rlaif.records import Prompt, SampledResponses
+from rlaif.policy_records import SampledResponses
+from rlaif.records import Prompt
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlaif.data.statistics import Moments
-from rlaif.records import DropReason, Sample, SampledResponses
+from rlaif.policy_records import DropReason, Sample, SampledResponses
 
 
 @dataclass

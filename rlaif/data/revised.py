@@ -15,7 +15,8 @@ from rlaif.data.preferences import arrow_schema as preference_arrow_schema
 from rlaif.data.ratings import OUR_COLUMNS as RATING_COLUMNS
 from rlaif.data.schema import UserColumn, name_user_columns, prompt_type, prompt_value, user_fields, user_values
 from rlaif.data.sources import InputSummary
-from rlaif.records import CUT_OFF, Comparison, Judgment, Prompt, RevisionChain, RevisionRound, SoftLabel, Turn
+from rlaif.policy_records import RevisionChain, RevisionRound
+from rlaif.records import CUT_OFF, Comparison, Judgment, Prompt, SoftLabel, Turn
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlaif.data.statistics import Moments
-from rlaif.records import CUT_OFF, RAN_ON, RevisionChain, Sample, Verdict, verdict_of
+from rlaif.policy_records import RAN_ON, RevisionChain, Sample
+from rlaif.records import CUT_OFF, Verdict, verdict_of
 
 
 @dataclass

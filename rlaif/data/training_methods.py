@@ -61,6 +61,7 @@ METHODS: Mapping[str, MethodNeeds] = {
         MethodNeeds("robust-dpo"),
         MethodNeeds("gdpo"),
         MethodNeeds("kto", (RowKind.PAIRS, RowKind.FEEDBACK)),
+        MethodNeeds("hpo", (RowKind.PAIRS, RowKind.FEEDBACK)),
         MethodNeeds("simpo", why_not_empty=_AVERAGES),
         MethodNeeds("rrhf", (RowKind.CANDIDATES, RowKind.PAIRS), _AVERAGES, fewest_responses=2),
     )
@@ -110,6 +111,7 @@ class TrainingOptions:
         filters: Which rows are left out.
         held_out: Share of the prompts that are held out, in [0, 1).
         with_margins: Read the column `margin` of every pair.
+        with_aux: Read the auxiliary rewards beside responses, where rows have any.
 
     Raises:
         ConfigError: `held_out` is outside [0, 1).
@@ -121,6 +123,7 @@ class TrainingOptions:
     filters: RowFilters = KEEP_ALL
     held_out: float = 0.0
     with_margins: bool = False
+    with_aux: bool = False
 
     def __post_init__(self) -> None:
         check_share(self.held_out)

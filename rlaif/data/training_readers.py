@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from rlaif.data.answers import probability_of
+from rlaif.data.aux_rewards import AUX_COLUMNS, AuxCells, aux_of_pair, aux_of_response, find_aux_of_pair
 from rlaif.data.candidates import RESPONSE_ALIASES, CandidatesPlan, CandidatesReader
 from rlaif.data.columns import (
     PROMPT_ALIASES,
@@ -40,12 +41,16 @@ class PairPlan(ComparisonPlan):
     is_given: bool
     """Whether chosen and rejected stand for themselves, without a probability."""
 
+    aux: AuxCells | None
+    """None where auxiliary rewards were not asked for."""
+
 
 @dataclass
 class PairReader(ComparisonReader):
-    """Reads pairs with their labels. `extra` of what it reads holds `prob_a` and `margin`, and no other column."""
+    """Reads pairs with their labels. `extra` of what it reads holds `prob_a`, `margin` and `aux_rewards`, and no other
+    column."""
 
-    our_columns = (*ComparisonReader.our_columns, "prob_a", "chosen_prob", "margin")
+    our_columns = (*ComparisonReader.our_columns, "prob_a", "chosen_prob", "margin", *AUX_COLUMNS)
 
     options: TrainingOptions = field(default_factory=lambda: TrainingOptions("dpo"))
 
@@ -81,6 +86,7 @@ class PairReader(ComparisonReader):
             prob=chosen_prob if plan.is_ranked else prob,
             margin=margin,
             is_given=plan.is_ranked and chosen_prob is None,
+            aux=find_aux_of_pair(present, self.columns, is_ranked=plan.is_ranked) if self.options.with_aux else None,
         )
 
     def _record(self, row: Mapping[str, Any], plan: ComparisonPlan, given_id: str | None) -> Comparison:
@@ -100,7 +106,11 @@ class PairReader(ComparisonReader):
             comparison = replace(comparison, human_label=None)
         self._check_label(row, plan, prob_a, comparison)
         margin = None if plan.margin is None else _margin(plan.margin.of(row), plan.margin.path)
-        return replace(comparison, extra={"prob_a": prob_a, "margin": margin})
+        aux = () if plan.aux is None else aux_of_pair(row, plan.aux)
+        return replace(
+            comparison,
+            extra={"prob_a": prob_a, "margin": margin, "aux_rewards": aux[::-1] if is_reversed else aux},
+        )
 
     def _check_label(
         self, row: Mapping[str, Any], plan: PairPlan, prob_a: float | None, comparison: Comparison
@@ -227,13 +237,15 @@ class FeedbackPlan(CandidatesPlan):
     """Which columns of unpaired feedback mean what."""
 
     label: Cell
+    aux: Cell | None
 
 
 @dataclass
 class FeedbackReader(CandidatesReader):
-    """Reads unpaired feedback. The `extra` of what it reads holds `label`, a bool, and no other column."""
+    """Reads unpaired feedback. The `extra` of what it reads holds `label`, a bool, and `aux_rewards`, and no other
+    column."""
 
-    our_columns = ("id", "prompt", "response", "label")
+    our_columns = ("id", "prompt", "response", "label", "aux_rewards")
     expected = "a prompt with a response and its label a row"
 
     options: TrainingOptions = field(default_factory=lambda: TrainingOptions("kto"))
@@ -245,8 +257,9 @@ class FeedbackReader(CandidatesReader):
         label = find_cell("label", (), set(keys), self.columns)
         if label is None:
             raise RowFault(f"is missing, expected true or false; the row has: {', '.join(keys)}", "label")
+        aux = find_cell("aux_rewards", (), set(keys), self.columns) if self.options.with_aux else None
         return FeedbackPlan(
-            id=plan.id, prompt=plan.prompt, extras=(), responses=plan.responses, is_single=True, label=label
+            id=plan.id, prompt=plan.prompt, extras=(), responses=plan.responses, is_single=True, label=label, aux=aux
         )
 
     def _record(self, row: Mapping[str, Any], plan: CandidatesPlan, given_id: str | None) -> Candidates:
@@ -254,7 +267,8 @@ class FeedbackReader(CandidatesReader):
         candidates = super()._record(row, plan, given_id)
         _check_not_empty(self.options.needs, candidates.responses, plan.responses.path)
         label = _is_desirable(plan.label.of(row), plan.label.path)
-        return replace(candidates, extra={"label": label})
+        aux = (aux_of_response(row, plan.aux),) if self.options.with_aux else ()
+        return replace(candidates, extra={"label": label, "aux_rewards": aux})
 
 
 def _is_desirable(value: Any, column: str) -> bool:

@@ -209,5 +209,6 @@ def _training_row(kind: RowKind, record: Comparison | Candidates) -> TrainingRow
             return Demonstration(bare.id, bare.prompt, bare.response_a, bare.is_conversational)
         return LabeledPair(bare, **record.extra)
     if kind is RowKind.FEEDBACK:
-        return Feedback(bare.id, bare.prompt, bare.responses[0], record.extra["label"], bare.is_conversational)
+        label, aux = record.extra["label"], record.extra["aux_rewards"]
+        return Feedback(bare.id, bare.prompt, bare.responses[0], label, bare.is_conversational, aux)
     return RatedCandidates(bare, record.extra["scores"])

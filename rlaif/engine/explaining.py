@@ -89,6 +89,7 @@ def config_of_run(folder: RunFolder) -> tuple[RunKind[Any, Any, Any], RunConfig,
         if (folder.path / "pipeline.json").is_file():
             stages = ", ".join(sorted(run.parent.name for run in folder.path.glob("*/run.json")))
             hint = f"; a pipeline wrote into it, and these of its stages are runs: {stages or 'none yet'}"
+        hint = "; see README.md and evaluation.json in it" if (folder.path / "evaluation.json").is_file() else hint
         hint = "; see probe.json in it" if known is not None and known.get("command") == "probe" else hint
         raise RunFolderError(f"{folder.path}: holds {found}, expected a run of {commands}{hint}")
     judged = RUNS[known["command"]]

@@ -40,7 +40,8 @@ from rlaif.engine.running import read_options, rows_total
 from rlaif.engine.streaming import RunOutcome, Session, stream_rows
 from rlaif.policies.sampling import Sampler
 from rlaif.policies.selection import select_samples
-from rlaif.records import Prompt, SampledResponses
+from rlaif.policy_records import SampledResponses
+from rlaif.records import Prompt
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from rlaif.backends.config import ModelConfig
 from rlaif.engine.config import CallConfig, SourceConfig
 from rlaif.policies.sampling import SamplingConfig
-from rlaif.records import DropReason
+from rlaif.policy_records import DropReason
 
 Drop = Literal["empty", "cut-off"]
 """Kinds of responses that are kept unless they are asked to be left out."""

@@ -18,6 +18,7 @@ import yaml
 
 from rlaif.assets import find_asset, shipped_names
 from rlaif.backends.registry import check_spec
+from rlaif.engine.evaluation_config import is_policy
 from rlaif.engine.pipeline_config import Pipeline, Stage, StageCommand
 from rlaif.engine.run_folder import RunFolder, versions
 from rlaif.errors import ConfigError, ConstitutionError, InputError, RunFolderError
@@ -156,6 +157,9 @@ def check_names(pipeline: Pipeline, commands: Mapping[str, StageCommand]) -> Non
         made = [each.folder for each in pipeline.stages[:number]]
         for text in _texts(stage.settings.get(option)):
             path = Path(text).expanduser()
+            if option == "a" and is_policy(text):  # of an evaluation, whose side may be a model
+                check_spec(text, word=f"stages.{stage.name}.{option}: policy")
+                continue
             if text.startswith("hf://") or os.path.exists(path) or any(path.is_relative_to(folder) for folder in made):
                 continue
             where = f"stages.{stage.name}.{option}: {text}"

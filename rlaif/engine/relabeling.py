@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif.calibration import Calibration, load_calibration
 from rlaif.config import resolve
-from rlaif.data.card import CardFacts, render_card
+from rlaif.data.card import render_card
+from rlaif.data.card_facts import CardFacts
 from rlaif.data.preferences import OUR_COLUMNS, RAW_COLUMNS, PreferenceSchema, label_values, read_judgment
 from rlaif.data.shards import read_schema, rewrite_shards
 from rlaif.data.statistics import LabelStatistics

@@ -35,7 +35,8 @@ from rlaif.judge.constitutions import Constitution, load_constitution, revision_
 from rlaif.judge.pairwise import PairwiseJudge
 from rlaif.judge.revising import RevisionPrompts, before_next_section
 from rlaif.policies.revision import Reviser
-from rlaif.records import Comparison, Prompt, RevisionChain
+from rlaif.policy_records import RevisionChain
+from rlaif.records import Comparison, Prompt
 
 COMMAND = "revise"
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 
 from rlaif.backends.base import Backend
 from rlaif.backends.registry import is_demonstration
-from rlaif.data.card import CardFacts, render_card
+from rlaif.data.card import render_card
+from rlaif.data.card_facts import CardFacts
 from rlaif.data.files import RowSource, open_source
 from rlaif.data.sources import InputSummary, ReadOptions
 from rlaif.engine.calibrating import calibration_facts, calibration_of, doubts
@@ -162,7 +163,9 @@ async def _judge_rows(run: _Run[RowT, OutcomeT, StatisticsT]) -> RunOutcome[Stat
     """Every row through the panel, in a sliding window; rows are written in order as they come."""
     session = run.session
     panel = run.kind.panel(run.judgings, session.journal.put_failure)
-    table = run.kind.table(run.summary, _columns(run))
+    judges = [each.judge for each in run.judgings]
+    columns = columns_of(run.config.judging, judges, is_calibrated=run.calibration is not None)
+    table = run.kind.table(run.summary, columns)
 
     async def attempt(row: RowT) -> OutcomeT | Failure:
         return _finished(run, row, await panel.attempt(row))
@@ -246,18 +249,32 @@ def _settings(kind: RunKind[Any, Any, Any], judging: JudgeConfig, *, asks_words:
     return {name: known[name] for name in names if name not in kind.unused}
 
 
-def _columns(run: _Run[Any, Any, Any]) -> Columns:
-    judging = run.config.judging
+def columns_of(judging: JudgeConfig, judges: Sequence[Judge], *, is_calibrated: bool = False) -> Columns:
+    """Which optional columns the rows have that these judges label."""
     return Columns(
         has_rationales=judging.cot,
-        has_principles=any(each.judge.has_several_principles for each in run.judgings),
-        has_judges=len(run.judgings) > 1,
+        has_principles=any(judge.has_several_principles for judge in judges),
+        has_judges=len(judges) > 1,
         has_sampled_principle=judging.constitution is not None and judging.principles == "sample",
         allows_partial_panel=judging.allow_partial_panel,
         is_sampled=judging.scoring == "sample",
-        is_calibrated=run.calibration is not None,
+        is_calibrated=is_calibrated,
         is_clamped=judging.clamp_range is not None,
     )
+
+
+def judges_json(judgings: Sequence[Judging]) -> list[dict[str, Any]]:
+    """What `run.json` says of who judges."""
+    return [
+        {
+            "name": judging.name,
+            "identity": dict(judging.asker.backend.identity),
+            "verdict_in_reply": judging.asker.backend.capabilities.has_token_alternatives,
+            "is_reward_model": judging.asker.backend.capabilities.has_rewards,
+            "is_demonstration": is_demonstration(judging.name),
+        }
+        for judging in judgings
+    ]
 
 
 def _write_run_json(run: _Run[Any, Any, Any], status: str) -> None:
@@ -268,16 +285,7 @@ def _write_run_json(run: _Run[Any, Any, Any], status: str) -> None:
             "status": status,
             "config": public_config(run.config),
             "decisive": run.decisive,
-            "judges": [
-                {
-                    "name": judging.name,
-                    "identity": dict(judging.asker.backend.identity),
-                    "verdict_in_reply": judging.asker.backend.capabilities.has_token_alternatives,
-                    "is_reward_model": judging.asker.backend.capabilities.has_rewards,
-                    "is_demonstration": is_demonstration(judging.name),
-                }
-                for judging in run.judgings
-            ],
+            "judges": judges_json(run.judgings),
             "counts": {
                 "input": run.summary.rows + len(run.summary.failures),
                 "rows": session.rows,

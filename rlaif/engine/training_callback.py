@@ -24,8 +24,13 @@ class ListeningCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
 
     def __init__(self, listener: TrainingListener, metrics: Path | None) -> None:
         self._listener, self._metrics = listener, metrics
+        self._stops = False
         self.is_stopped = False
-        """Whether the listener of any process asked to stop before the last step."""
+        """Whether the listener of any process, or whoever called `stop`, asked to stop before the last step."""
+
+    def stop(self) -> None:
+        """Stop after the step, with a checkpoint."""
+        self._stops = True
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -36,7 +41,7 @@ class ListeningCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not control.should_log:
             self._listener.on_step(state.global_step, state.max_steps, {})
-        if _anywhere(self._listener.is_stopping, args) and state.global_step < state.max_steps:
+        if _anywhere(self._listener.is_stopping or self._stops, args) and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = self.is_stopped = True
 
     def on_log(
@@ -48,7 +53,7 @@ class ListeningCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         **kwargs: Any,
     ) -> None:
         figures = dict(logs or {})
-        if not figures.keys() & {"loss", "eval_loss"}:
+        if "loss" not in figures and not any(name.startswith("eval_") for name in figures):
             return  # the trainer's own summary at the end
         if self._metrics is not None:
             with self._metrics.open("a", encoding="utf-8") as file:

@@ -4,7 +4,7 @@ text out. What came from the data or the user is never live in it."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ _METHODS = {
     "robust-dpo": "A language model trained on preferences with robust DPO: a loss whose expectation is not moved by a "
     "known share of flipped labels.",
     "kto": "A language model trained with KTO on single responses that are desirable or not.",
+    "hpo": "A language model trained with HPO: on preferences, and to make responses likelier the more their auxiliary "
+    "rewards lead those of other responses to the prompt.",
     "simpo": "A language model trained on preferences with SimPO: by the mean log-probability of a token, without a "
     "reference.",
     "rrhf": "A language model trained with RRHF to rank responses as they are rated, and to imitate the best of them.",
@@ -201,10 +203,18 @@ def _introduction(facts: ModelCardFacts) -> str:
 
 
 def _use_section(facts: ModelCardFacts) -> str:
-    if facts.is_reward_model:
-        return _reward_model_use(facts)
-    shipped = facts.base_model.removeprefix("builtin:") if facts.base_model.startswith("builtin:") else None
-    if facts.is_adapter and shipped is not None:
+    return _reward_model_use(facts) if facts.is_reward_model else policy_use(facts.base_model, facts.is_adapter)
+
+
+def policy_use(base_model: str, is_adapter: bool) -> str:
+    """The section of a card that says how a language model is loaded.
+
+    Args:
+        base_model: Name of the model it started from.
+        is_adapter: Whether the folder holds an adapter for that.
+    """
+    shipped = base_model.removeprefix("builtin:") if base_model.startswith("builtin:") else None
+    if is_adapter and shipped is not None:
         load = (
             "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
             "from rlaif.backends.builtin import builtin_folder\n\n"
@@ -212,7 +222,7 @@ def _use_section(facts: ModelCardFacts) -> str:
             f"base = AutoModelForCausalLM.from_pretrained(builtin_folder({shipped!r}))\n"
             'model = PeftModel.from_pretrained(base, "FOLDER")'
         )
-    elif facts.is_adapter:
+    elif is_adapter:
         load = (
             "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n"
             'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
@@ -277,9 +287,14 @@ def _results_section(facts: ModelCardFacts) -> str:
 
 
 def _curves_section(facts: ModelCardFacts) -> str:
-    if not facts.curves:
+    return curves_section(facts.curves)
+
+
+def curves_section(curves: Sequence[str]) -> str:
+    """The section of a card with plots, by their paths relative to it; "" without any."""
+    if not curves:
         return ""
-    images = "\n".join(f"![{_alt(path)}]({path})" for path in facts.curves)
+    images = "\n".join(f"![{_alt(path)}]({path})" for path in curves)
     return f"## Curves\n\n{images}"
 
 

@@ -12,6 +12,7 @@ from rlaif.train.config import (
     AdapterConfig,
     CheckpointConfig,
     DpoLossConfig,
+    HpoLossConfig,
     IpoLossConfig,
     KtoLossConfig,
     OptimizationConfig,
@@ -145,6 +146,13 @@ class KtoConfig(ReferenceConfig):
 
 
 @dataclass(frozen=True)
+class HpoConfig(ReferenceConfig):
+    """`rlaif train hpo`: preferences, and auxiliary rewards of responses (aux_rewards) beside them."""
+
+    loss: HpoLossConfig = field(default_factory=HpoLossConfig)
+
+
+@dataclass(frozen=True)
 class SimpoConfig(TrainConfig):
     """`rlaif train simpo`: preferences by mean log-probability, without a reference."""
 
@@ -167,6 +175,7 @@ TRAIN_CONFIGS: Mapping[str, type[TrainConfig]] = {
     "robust-dpo": RobustDpoConfig,
     "gdpo": GdpoConfig,
     "kto": KtoConfig,
+    "hpo": HpoConfig,
     "simpo": SimpoConfig,
     "rrhf": RrhfConfig,
 }

@@ -28,6 +28,7 @@ _LOSS_UNITS = {
     "rm": "nats per row",
     "ipo": "squared distance from the goal",
     "kto": "per response",
+    "hpo": "preference and auxiliary terms",
     "rrhf": "per prompt",
 }
 """What a method's loss is a mean of; the others': nats per comparison."""
@@ -52,6 +53,10 @@ class Curve:
     is_noisy: bool = True
 
 
+_COLOURS = (ON_WHITE.series, ON_WHITE.other, ON_WHITE.ink)
+"""Of the lines of a plot."""
+
+
 class _Points(NamedTuple):
     steps: list[float]
     values: list[float]
@@ -71,12 +76,19 @@ def curves(method: str) -> tuple[Curve, ...]:
         Curve("margin", f"Margin ({'log-odds' if method == 'rm' else 'implied reward'})", {"margin": ""}),
         Curve("rewards", reward, both("reward")),
         Curve("logprobs", "Log-probability of a response (nats)", both("logprob")),
+        Curve("aux_loss", "Weighed negative log-likelihood (nats)", {"aux_loss": ""}),
         Curve("learning_rate", "Learning rate", {"learning_rate": ""}, is_noisy=False),
         Curve("gradient_norm", "Norm of the gradient", {"grad_norm": ""}),
     )
 
 
-def plot_curves(log_history: Sequence[Mapping[str, float]], folder: Path, *, method: str = "") -> list[str]:
+def plot_curves(
+    log_history: Sequence[Mapping[str, float]],
+    folder: Path,
+    *,
+    method: str = "",
+    which: Sequence[Curve] | None = None,
+) -> list[str]:
     """Draw what was logged.
 
     Args:
@@ -84,12 +96,13 @@ def plot_curves(log_history: Sequence[Mapping[str, float]], folder: Path, *, met
             logged twice, as after a resume, counts as it was the last time; what is not finite is left out.
         folder: Of the trained model; the files go into `curves/` in it.
         method: Of the training, for the words on the axes.
+        which: The plots; None for those of offline training.
 
     Returns:
         Paths of the files, relative to `folder`, in a fixed order; only those with data.
     """
     written = []
-    for curve in curves(method):
+    for curve in curves(method) if which is None else which:
         trained = {name: points for name in curve.lines if (points := _points(log_history, name)).steps}
         held_out = {name: points for name in curve.lines if (points := _points(log_history, f"eval_{name}")).steps}
         if not trained and not held_out:
@@ -118,7 +131,7 @@ def _draw(axes: Axes, curve: Curve, trained: Mapping[str, _Points], held_out: Ma
 
     is_single = len(curve.lines) == 1
     for number, (name, called) in enumerate(curve.lines.items()):
-        colour = ON_WHITE.other if number else ON_WHITE.series
+        colour = _COLOURS[number]
         if name in trained:
             _draw_trained(axes, trained[name], colour, called or "training", is_noisy=curve.is_noisy)
         if name in held_out:

@@ -11,15 +11,16 @@ from rlaif.backends.registry import DEMONSTRATION_WARNING
 from rlaif.config import as_dict
 from rlaif.data.files import open_source
 from rlaif.data.sources import ReadOptions
-from rlaif.data.training_methods import RowFilters, TrainingOptions
+from rlaif.data.training_methods import MethodNeeds, RowFilters, TrainingOptions
 from rlaif.data.training_rows import TrainingData, load_training_rows
-from rlaif.engine.training_config import ReferenceConfig, RewardModelConfig, TrainConfig
+from rlaif.engine.training_config import HpoConfig, ReferenceConfig, RewardModelConfig, TrainConfig
 from rlaif.engine.training_listening import TrainingListener
 from rlaif.engine.training_origin import DataOrigin, origin_of
 from rlaif.errors import ConfigError, InputError, PromptTooLongError
 from rlaif.models.encoding import ExampleEncoder
 from rlaif.models.loading import ModelSource, find_model, stop_ids
 from rlaif.records import Failure
+from rlaif.train.aux_weights import AuxSummary, weigh_aux
 from rlaif.train.items import TrainingItem, Truncation, make_items
 from rlaif.train.labels import target_prob
 from rlaif.training_records import LabeledPair, TrainingRow
@@ -69,6 +70,8 @@ def gather(method: str, config: TrainConfig, listener: TrainingListener) -> Trai
     if origin is not None and origin.is_demonstration:
         listener.on_warning(DEMONSTRATION_WARNING)
     data = load_training_rows(open_source(config.data), options_of(method, config), _prob_of(config))
+    if isinstance(config, HpoConfig):
+        weigh_aux(data.train, data.held_out, config.loss, name=data.name)  # refuses now what it would refuse later
     source = find_training_model(config.model, config.device)
     reference = None
     if isinstance(config, ReferenceConfig) and config.reference is not None:
@@ -92,6 +95,7 @@ class EncodedRows:
         train, held_out: They, in their order.
         centered_on: Those whose mean reward becomes 0.
         truncation: What was cut of `train` and `held_out`.
+        aux: How responses were weighed by auxiliary rewards; None where they were not.
     """
 
     data: TrainingData
@@ -99,6 +103,7 @@ class EncodedRows:
     held_out: list[TrainingItem]
     centered_on: list[TrainingItem]
     truncation: Truncation
+    aux: AuxSummary | None = None
 
 
 def encode(config: TrainConfig, inputs: TrainingInputs, listener: TrainingListener) -> EncodedRows:
@@ -107,7 +112,8 @@ def encode(config: TrainConfig, inputs: TrainingInputs, listener: TrainingListen
     Raises:
         PromptTooLongError: Rows do not fit, and are not left out.
         InputError: None does.
-        ConfigError: The tokenizer has no EOS, or its chat template cannot render a prompt.
+        ConfigError: The tokenizer has no EOS, or its chat template cannot render a prompt; or auxiliary rewards are to
+            be learnt and cannot be, as `weigh_aux` says.
     """
     data, source = inputs.data, inputs.source
     encoder = ExampleEncoder(source.tokenizer, stop_ids(source))
@@ -137,14 +143,22 @@ def encode(config: TrainConfig, inputs: TrainingInputs, listener: TrainingListen
             raise InputError(f"no row fits {inputs.max_length} tokens, the first: {failures[0].error}", path=data.name)
     train, held_out = items[: len(data.train)], items[len(data.train) :]
     centered_on = train if inputs.centered_on is None else made(inputs.centered_on.train)[0]
-    return EncodedRows(data, train, held_out, centered_on, truncation)
+    if not isinstance(config, HpoConfig):
+        return EncodedRows(data, train, held_out, centered_on, truncation)
+    aux = weigh_aux(data.train, data.held_out, config.loss, name=data.name)
+    listener.on_message(str(aux.summary))
+    train, held_out = (
+        [replace(item, aux_weights=weights) for item, weights in zip(of_rows, of_aux, strict=True)]
+        for of_rows, of_aux in ((train, aux.train), (held_out, aux.held_out))
+    )
+    return EncodedRows(data, train, held_out, centered_on, truncation, aux.summary)
 
 
 def options_of(method: str, config: TrainConfig) -> TrainingOptions:
     """How a config wants its rows read."""
     rows = config.rows
     return TrainingOptions(
-        method,
+        MethodNeeds(method) if isinstance(config, HpoConfig) and config.loss.preference == "dpo" else method,
         ReadOptions(config.source.columns, config.seed, config.source.skip_bad_rows),
         config.labels,
         RowFilters(
@@ -155,6 +169,7 @@ def options_of(method: str, config: TrainConfig) -> TrainingOptions:
         ),
         held_out=rows.held_out,
         with_margins=isinstance(config, RewardModelConfig) and config.loss.with_margins,
+        with_aux=isinstance(config, HpoConfig),
     )
 
 

@@ -10,9 +10,17 @@ _TITLES = {
     "reward_worse": "Reward of the other response",
     "logprob_better": "Log-probability of the preferred response (nats)",
     "logprob_worse": "Log-probability of the other response (nats)",
+    "aux_loss": "Negative log-likelihood, weighed by auxiliary rewards (nats)",
     "labels_agreement": "Same side as the labels, ties left out",
     "labels_squared_error": "Squared distance of the probability from the label, mean",
     "labels_calibration_error": "Calibration error beside the labels",
+    "reward": "Reward",
+    "watched_reward": "Reward by the held-out judge",
+    "win_rate": "Win rate against the start",
+    "win_rate_swap_consistent": "The same, orders agreeing",
+    "reward_accuracy": "Rewards and held-out judge agree",
+    "kl": "KL (nats a completion)",
+    "completion_tokens": "Tokens of a completion",
     "human_agreement": "Same side as people, ties left out",
     "human_brier": "Brier score beside people",
     "human_log_loss": "Log loss beside people (nats)",
@@ -21,7 +29,9 @@ _TITLES = {
 }
 """By the name in metrics.jsonl; those that begin with a section of `evaluation` in run.json are made after training."""
 
-_SHARES = ("accuracy", "labels_agreement", "human_agreement")
+_SHARES = (
+    "accuracy", "labels_agreement", "human_agreement", "win_rate", "win_rate_swap_consistent", "reward_accuracy",
+)  # fmt: skip
 
 
 def title_of(name: str) -> str:

@@ -151,7 +151,7 @@ def _facts(
         best_step=best if best != state.global_step else None,
         seconds=session.seconds,
         device=str(run.trainer.args.device),
-        notes=run.notes,
+        notes=(*run.notes, *([] if session.rows.aux is None else [f"Auxiliary rewards: {session.rows.aux}."])),
     )
 
 

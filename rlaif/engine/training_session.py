@@ -18,10 +18,11 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
+from rlaif.config import as_dict
 from rlaif.data.training_methods import RowKind
 from rlaif.engine.run_folder import RunFolder, versions
 from rlaif.engine.training_callback import ListeningCallback
-from rlaif.engine.training_config import KtoConfig, ReferenceConfig, TrainConfig
+from rlaif.engine.training_config import ReferenceConfig, TrainConfig
 from rlaif.engine.training_inputs import EncodedRows, TrainingInputs
 from rlaif.engine.training_listening import SilentTrainingListener, TrainingListener, TrainingStart
 from rlaif.models.attention import attention_of
@@ -32,6 +33,7 @@ from rlaif.models.rewards import plan_rewards
 from rlaif.train.allocator import keep_freed_memory
 from rlaif.train.arguments import optimizer_steps, training_arguments
 from rlaif.train.checkpoints import EarlyStopping, has_stopped_early, last_checkpoint, step_of
+from rlaif.train.config import KtoLossConfig
 from rlaif.train.items import TrainingItem, kto_balance, with_mismatches, with_references
 from rlaif.train.logprob_cache import LogprobCache
 from rlaif.train.models import adapter_off, load_policy, load_reward_model_for_training
@@ -111,6 +113,7 @@ class TrainingSession:
                 "max_length": inputs.max_length,
                 "eval_every": int(self.args.eval_steps) if rows.held_out else None,
                 "save_every": int(self.args.save_steps),
+                **({"aux": as_dict(rows.aux)} if rows.aux is not None else {}),
             },
         }
         self._seconds_before = float((earlier or {}).get("seconds", 0.0))
@@ -206,10 +209,10 @@ class TrainingSession:
         return with_mismatches(train, seed, max_length=longest), items[len(train) :]
 
     def _warn_of_imbalance(self, train: Sequence[TrainingItem]) -> None:
-        if not isinstance(self.config, KtoConfig):
+        loss = getattr(self.config, "loss", None)
+        if not (isinstance(loss, KtoLossConfig) and self.objective.needs_mismatches):
             return
-        weights = self.config.loss.desirable_weight, self.config.loss.undesirable_weight
-        balance = kto_balance(train, *weights)
+        balance = kto_balance(train, loss.desirable_weight, loss.undesirable_weight)
         if not 1.0 - _BALANCED <= balance <= 4.0 / 3.0 + _BALANCED:
             self.listener.on_warning(
                 f"desirable responses weigh {balance:.3g} times what undesirable ones do, where 1 to 1.33 is best; set "

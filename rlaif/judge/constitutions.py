@@ -29,8 +29,8 @@ from typing import Any
 from rlaif.assets import find_asset
 from rlaif.config import parse_yaml
 from rlaif.errors import ConstitutionError, did_you_mean
+from rlaif.policy_records import RevisionRequests
 from rlaif.randomness import seeded_random
-from rlaif.records import RevisionRequests
 
 _FRAME = "Imagine a reviewer is asked this about each response, and prefer the response with less to answer for: "
 

@@ -45,6 +45,19 @@ _RATED = re.compile(
 
 _BARE_RATING = re.compile(r"^\W*(?<![-−.])(10|[1-9])(?:\W{0,4}/\s*10)?\W*$")
 
+_ANSWERED = re.compile(
+    # a word of its own, and the digit on one line; not the first of two, and not the template's "1 = yes"
+    r"(?<![^\W_])answer[^\S\n]*+(?:\(1 = yes, 2 = no\))?(?:"
+    r"[^\w\n]{0,8}(?:is\b)?[^\w\n]{0,8}(?P<beside>[12])"
+    rf"(?!\d|[.,]\d|{_GAP}=|{_GAP}(?:or\b|and\b|[/&]){_GAP}\d)"
+    # as a heading, and the digit alone on a line below
+    r"|\W{0,12}(?P<below>[12])(?=[^\w\n]*(?:\n|\Z)))",
+    re.IGNORECASE,
+)
+"""The sentence our yes/no templates ask for, with what models put around it."""
+
+_BARE_ANSWER = re.compile(r"^\W*([12])\W*(?:yes|no)?\W*$", re.IGNORECASE)
+
 
 class StatedLabel(NamedTuple):
     """A label found in generated text.
@@ -90,6 +103,21 @@ def find_rating(text: str) -> StatedLabel:
     '9'
     """
     return _stated(text, _RATED, _BARE_RATING, "rating")
+
+
+def find_answer(text: str) -> StatedLabel:
+    """The answer a reply gives to a yes/no question, "1" for yes or "2" for no.
+
+    The last sentence of the form "Answer: 1" counts, and so does a reply of the digit alone. Quotations do not count,
+    as for `find_verdict`.
+
+    Raises:
+        UnreadableVerdictError: No answer is stated, or statements contradict one another.
+
+    >>> find_answer("It offends nobody. Answer: 1 (yes)").label
+    '1'
+    """
+    return _stated(text, _ANSWERED, _BARE_ANSWER, "answer")
 
 
 def _stated(text: str, statement: re.Pattern[str], bare_label: re.Pattern[str], what: str) -> StatedLabel:

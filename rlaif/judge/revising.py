@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 
 from rlaif.judge.templates import CritiqueTemplate, RevisionTemplate
-from rlaif.records import Message, RevisionRequests, Turn
+from rlaif.policy_records import RevisionRequests
+from rlaif.records import Message, Turn
 
 _NEXT_SECTION = re.compile(
     r"^(?:### (?:Prompt|Response|Critique request|Revision request)|## (?:Example \d+|Your turn))[ \t]*$", re.MULTILINE

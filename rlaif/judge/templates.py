@@ -70,8 +70,8 @@ class Exemplars:
         return self.items[:shots]
 
 
-Kind = Literal["pairwise", "rating", "critique", "revision"]
-"""The folders of `prompts`: the first two ask for a label, the others for text."""
+Kind = Literal["pairwise", "rating", "binary", "critique", "revision"]
+"""The folders of `prompts`: the first three ask for a label, the others for text."""
 
 
 class PromptTemplate:
@@ -191,6 +191,18 @@ class RatingTemplate(JudgeTemplate):
             "principle": principle,
             "verdict_in_reply": verdict_in_reply,
         }
+        return (Message("user", self._render(variables)),)
+
+
+class BinaryTemplate(JudgeTemplate):
+    """Shows one response and asks a question about it that is answered by yes or no."""
+
+    kind = "binary"
+
+    def render(self, prompt: Sequence[Turn], response: str, *, verdict_in_reply: bool = False) -> tuple[Message, ...]:
+        """The messages that show `response`; byte for byte what the template says. Arguments and errors are those of
+        `RatingTemplate.render`."""
+        variables = {**_prompt_variables(prompt), "response": response, "verdict_in_reply": verdict_in_reply}
         return (Message("user", self._render(variables)),)
 
 

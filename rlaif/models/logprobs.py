@@ -2,13 +2,15 @@
 
 The model's own forward runs, and while it does, its output layer answers with log-probabilities of the tokens that the
 batch asks for in place of logits. So whatever wraps the model (DDP, FSDP, DeepSpeed, peft, mixed precision) sees an
-ordinary forward pass, and logits exist for one chunk of tokens at a time.
+ordinary forward pass, and logits exist for one chunk of tokens at a time. What else is read of the states that the
+output layer gets, such as values, is read in the same pass.
 
 How a row attends stands in `batches.attention_inputs`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -44,10 +46,13 @@ class TokenLogprobs(NamedTuple):
         values: Of each completion token given the prompt and the tokens before it, (B, K, L), float32, nats; 0 in
             padding.
         is_completion: False in padding, (B, K, L), bool.
+        token_values: What `read_values` says of the state from which each completion token is predicted, before it is
+            written: V(x_t), (B, K, L), float32; 0 in padding. None where nothing reads values.
     """
 
     values: Tensor
     is_completion: Tensor
+    token_values: Tensor | None = None
 
     @property
     def sums(self) -> Tensor:
@@ -75,9 +80,15 @@ class LogprobPlan(NamedTuple):
 
 
 def token_logprobs(
-    model: nn.Module, batch: Batch, *, is_chunked: bool = True, chunk_bytes: int = CHUNK_BYTES
+    model: nn.Module,
+    batch: Batch,
+    *,
+    is_chunked: bool = True,
+    chunk_bytes: int = CHUNK_BYTES,
+    temperature: float = 1.0,
+    read_values: Callable[[Tensor], Tensor] | None = None,
 ) -> TokenLogprobs:
-    """Log-probabilities of a batch's completion tokens, with gradient where gradients are on.
+    """Log-probabilities of a batch's completion tokens, and perhaps values; with gradient where gradients are on.
 
     Args:
         model: A causal model of transformers, perhaps wrapped; for a packed batch one for which `plan_logprobs` says
@@ -86,24 +97,46 @@ def token_logprobs(
         is_chunked: As `plan_logprobs` says; False computes all logits at once.
         chunk_bytes: Logits in float32 that exist at one time, at least those of one token. Beyond 64 MiB of
             them they are computed again for the gradient.
+        temperature: What logits are divided by, above 0: of completions that were sampled at it, these are the
+            log-probabilities that they were drawn with.
+        read_values: The states that the output layer gets for the batch's predictors, (N, D), -> (N,), one number each.
+            Called once, within the model's forward.
+
+    Raises:
+        ValueError: The temperature is not a finite number above 0.
     """
+    if not 0.0 < temperature < math.inf:
+        raise ValueError(f"temperature {temperature}; expected a finite number above 0")
     inputs: dict[str, Any] = {**attention_inputs(batch, compute_dtype(model), attention_of(model)), "use_cache": False}
+    read_apart: list[Tensor] = []
+
+    def read(layer: nn.Module, apply: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+        wanted = states.flatten(0, -2)[batch.predictors]
+        values = None if read_values is None else read_values(wanted)
+        if not is_chunked:
+            read_apart.extend([] if values is None else [values])
+            return apply(states)
+        logprobs = _chunked_logprobs(layer, apply, wanted, batch.targets, temperature, chunk_bytes)
+        # Through the model's answer, where whatever wraps the model looks for what will have a gradient.
+        return torch.stack([logprobs] if values is None else [logprobs, values.to(logprobs.dtype)])
+
+    with answering(_output_layer(model), read):
+        answer: Tensor = model(**inputs).logits
     if is_chunked:
+        found = [row.flatten() for row in answer]
+    else:  # what the model does to its logits is not to be done to values
+        found = [_selected(answer.flatten(0, -2)[batch.predictors], batch.targets, temperature), *read_apart]
+    offsets = torch.arange(batch.longest, device=batch.tokens.device)
+    is_completion = offsets < batch.tokens.unsqueeze(-1)
+    values = placed(found[1], batch) if read_values is not None else None
+    return TokenLogprobs(placed(found[0], batch), is_completion, values)
 
-        def read(layer: nn.Module, apply: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
-            wanted = states.flatten(0, -2)[batch.predictors]
-            return _chunked_logprobs(layer, apply, wanted, batch.targets, chunk_bytes)
 
-        with answering(_output_layer(model), read):
-            found = model(**inputs).logits.flatten()
-    else:
-        logits = model(**inputs).logits.flatten(0, -2)[batch.predictors]
-        found = _selected(logits, batch.targets)
+def placed(values: Tensor, batch: Batch) -> Tensor:
+    """Numbers of a batch's completion tokens, (N,), as (B, K, L): 0 in padding."""
     # Put in their places rather than added up by index, which is in no fixed order on a GPU.
     shape = (*batch.tokens.shape, batch.longest)
-    values = found.new_zeros(shape).flatten().index_put((batch.places,), found).view(shape)
-    offsets = torch.arange(batch.longest, device=batch.tokens.device)
-    return TokenLogprobs(values, offsets < batch.tokens.unsqueeze(-1))
+    return values.new_zeros(shape).flatten().index_put((batch.places,), values).view(shape)
 
 
 def plan_logprobs(model: PreTrainedModel, max_length: int, attention: Attention | None = None) -> LogprobPlan:
@@ -164,32 +197,40 @@ def upcast(values: Tensor) -> Tensor:
 class _LinearLogprobs(torch.autograd.Function):
     """Log-probabilities of targets under a linear output layer, chunk by chunk.
 
-    d log p(t) / d logits = onehot(t) - p, so that the log-sum-exp of each token is all there is to remember: what is
-    not kept is computed again for the gradient.
+    d log p(t) / d logits = (onehot(t) - p) / temperature, so that the log-sum-exp of each token is all there is to
+    remember: what is not kept is computed again for the gradient.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: int, kept_rows: int
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        inverse: float,
+        rows: int,
+        kept_rows: int,
     ) -> Tensor:
         """`states` (N, D), `weight` (V, D), `bias` (V,), `targets` (N,) -> (N,), float32.
 
-        `rows` tokens are a chunk; the first `kept_rows` are kept.
+        Logits are multiplied by `inverse`; `rows` tokens are a chunk; the first `kept_rows` are kept.
         """
         normalizers, found, kept = [], [], []
         for start in range(0, len(targets), rows):
             span = slice(start, start + rows)
             logits = upcast(functional.linear(states[span], weight, bias))
-            wanted = logits.gather(-1, targets[span].unsqueeze(-1)).squeeze(-1)
-            top = logits.amax(-1, keepdim=True)
-            total = logits.sub_(top).exp_().sum(-1, keepdim=True)
+            wanted = logits.gather(-1, targets[span].unsqueeze(-1)).squeeze(-1) * inverse
+            top = logits.amax(-1, keepdim=True) * inverse
+            # What the layer answered is divided, as a sampler does it; in the pass that subtracts, where it is free.
+            total = torch.add(-top, logits, alpha=inverse, out=logits).exp_().sum(-1, keepdim=True)
             normalizers.append(total.log_().add_(top))
             found.append(wanted - normalizers[-1].squeeze(-1))
             if start + rows <= kept_rows:
                 kept.append((logits, top))
             del logits  # else two chunks exist at a time
         ctx.save_for_backward(states, weight, bias, targets, torch.cat(normalizers))
-        ctx.rows, ctx.kept = rows, kept
+        ctx.inverse, ctx.rows, ctx.kept = inverse, rows, kept
         return torch.cat(found)
 
     @staticmethod
@@ -204,13 +245,14 @@ class _LinearLogprobs(torch.autograd.Function):
         grad_bias = weight.new_zeros(weight.shape[0], dtype=total) if bias is not None and needs_bias else None
         for number, start in enumerate(range(0, len(states), ctx.rows)):
             span = slice(start, start + ctx.rows)
-            chunk, scale, normalizer = states[span], gradients[0][span].unsqueeze(-1), normalizers[span]
+            chunk, normalizer = states[span], normalizers[span]
+            scale = gradients[0][span].unsqueeze(-1) * ctx.inverse
             if number < len(ctx.kept):
                 exps, top = ctx.kept[number]
                 grads = exps * (-scale * (top - normalizer).exp())
             else:
-                probs = upcast(functional.linear(chunk, weight, bias)).sub_(normalizer).exp_()
-                grads = probs.mul_(-scale)
+                logits = upcast(functional.linear(chunk, weight, bias))
+                grads = torch.add(-normalizer, logits, alpha=ctx.inverse, out=logits).exp_().mul_(-scale)
             grads.scatter_add_(-1, targets[span].unsqueeze(-1), scale)
             if grad_bias is not None:
                 grad_bias += grads.sum(0)
@@ -229,11 +271,17 @@ class _LinearLogprobs(torch.autograd.Function):
             None,
             None,
             None,
+            None,
         )
 
 
 def _chunked_logprobs(
-    layer: nn.Module, apply: Callable[[Tensor], Tensor], states: Tensor, targets: Tensor, chunk_bytes: int
+    layer: nn.Module,
+    apply: Callable[[Tensor], Tensor],
+    states: Tensor,
+    targets: Tensor,
+    temperature: float,
+    chunk_bytes: int,
 ) -> Tensor:
     """`states` (N, D) and `targets` (N,) -> log-probabilities (N,), float32; `apply` is the layer's own forward."""
     if type(layer) is nn.Linear:
@@ -250,6 +298,7 @@ def _chunked_logprobs(
                 weight,
                 bias,
                 targets,
+                1.0 / temperature,
                 rows,
                 _KEPT_BYTES // (4 * weight.shape[0]) if torch.is_grad_enabled() else 0,
             )
@@ -259,14 +308,16 @@ def _chunked_logprobs(
     rows = max(1, chunk_bytes // (4 * size))
 
     def read(span: slice) -> Tensor:
-        return _selected(apply(states[span]), targets[span])
+        return _selected(apply(states[span]), targets[span], temperature)
 
     spans = [slice(start, start + rows) for start in range(0, len(targets), rows)]
     return torch.cat([checkpoint(read, span, use_reentrant=False) for span in spans])
 
 
-def _selected(logits: Tensor, targets: Tensor) -> Tensor:
-    return upcast(logits).log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+def _selected(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    exact = upcast(logits)
+    scaled = exact if temperature == 1.0 else exact / temperature
+    return scaled.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
 def _output_layer(model: nn.Module) -> nn.Module:

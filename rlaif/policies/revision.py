@@ -16,20 +16,9 @@ from typing import Annotated, NamedTuple, Protocol
 
 from rlaif.errors import NoResponseError, RequestRefusedError
 from rlaif.policies.sampling import ask_for_sample, conversation, sample_seed
+from rlaif.policy_records import RAN_ON, RevisionChain, RevisionRequests, RevisionRound, Sample
 from rlaif.randomness import seeded_random
-from rlaif.records import (
-    RAN_ON,
-    GenerateRequest,
-    Message,
-    Prompt,
-    Reply,
-    Request,
-    RevisionChain,
-    RevisionRequests,
-    RevisionRound,
-    Sample,
-    Turn,
-)
+from rlaif.records import GenerateRequest, Message, Prompt, Reply, Request, Turn
 
 
 @dataclass(frozen=True)

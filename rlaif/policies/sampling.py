@@ -12,20 +12,9 @@ from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 from rlaif.errors import RequestRefusedError
+from rlaif.policy_records import Sample, SampledResponses
 from rlaif.randomness import seeded_random
-from rlaif.records import (
-    GenerateRequest,
-    Generation,
-    Message,
-    Prompt,
-    Reply,
-    Request,
-    Role,
-    Sample,
-    SampledResponses,
-    Segment,
-    Turn,
-)
+from rlaif.records import GenerateRequest, Generation, Message, Prompt, Reply, Request, Role, Segment, Turn
 
 ROLES: Mapping[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 """Roles of a conversation, and how a model is told of them; "developer" is a newer word for "system". No policy is told

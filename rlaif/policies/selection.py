@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from rlaif.errors import NoResponseError
-from rlaif.records import DroppedSample, DropReason, Sample, SampledResponses
+from rlaif.policy_records import DroppedSample, DropReason, Sample, SampledResponses
 
 NearDuplicates = Callable[[Sequence[str]], Sequence[int | None]]
 """For each text the place of the earliest kept text that it nearly equals, or None."""

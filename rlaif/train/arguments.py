@@ -15,7 +15,7 @@ from transformers.integrations import get_available_reporting_integrations, get_
 
 from rlaif.errors import ConfigError, did_you_mean
 from rlaif.options import expected, scalar_types
-from rlaif.train.config import LEARNING_RATES, AdapterConfig, CheckpointConfig, OptimizationConfig
+from rlaif.train.config import LEARNING_RATES, AdapterConfig, CheckpointConfig, SteppingConfig
 
 _LORA_RATE = 10.0
 _TIMES, _LEAST_BETWEEN = 10, 10
@@ -47,13 +47,13 @@ _ALWAYS = {
 }
 
 
-def optimizer_steps(optimization: OptimizationConfig, rows: int) -> int:
+def optimizer_steps(optimization: SteppingConfig, rows: int) -> int:
     """Steps of a run: `max_steps`, or what the epochs come to, the last one full as all are.
 
     Raises:
         ConfigError: A step takes more rows than there are.
 
-    >>> optimizer_steps(OptimizationConfig(batch_size=8, epochs=2), 20)
+    >>> optimizer_steps(SteppingConfig(batch_size=8, epochs=2), 20)
     5
     """
     if optimization.batch_size > rows:
@@ -63,7 +63,7 @@ def optimizer_steps(optimization: OptimizationConfig, rows: int) -> int:
     return max(1, round(optimization.epochs * rows / optimization.batch_size))
 
 
-def learning_rate_of(method: str, optimization: OptimizationConfig, adapter: AdapterConfig) -> float:
+def learning_rate_of(method: str, optimization: SteppingConfig, adapter: AdapterConfig) -> float:
     """The highest learning rate: as set, or what is usual for the method."""
     if optimization.learning_rate is not None:
         return optimization.learning_rate
@@ -72,7 +72,7 @@ def learning_rate_of(method: str, optimization: OptimizationConfig, adapter: Ada
 
 def training_arguments(
     method: str,
-    optimization: OptimizationConfig,
+    optimization: SteppingConfig,
     checkpoints: CheckpointConfig,
     adapter: AdapterConfig,
     *,

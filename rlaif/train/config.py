@@ -85,6 +85,33 @@ class KtoLossConfig:
 
 
 @dataclass(frozen=True)
+class HpoLossConfig(KtoLossConfig):
+    """Of HPO."""
+
+    preference: Literal["kto", "dpo"] = "kto"
+    """Preference term: KTO's, a mean over responses, or DPO's, over pairs."""
+
+    aux: Mapping[str, float] = field(default_factory=dict)
+    """Weight of each auxiliary reward in their sum, NAME=WEIGHT (default: all that the rows have, 1 each)."""
+
+    aux_coef: Annotated[float, "at least 0"] = 0.01
+    """Weight of the likelihood that is weighted by auxiliary rewards, beside the preference term (lambda)."""
+
+    aux_tau: Annotated[float, "above 0"] | None = None
+    """How far a response has to lead in auxiliary rewards to weigh e times as much (default: the standard deviation of
+    these leads)."""
+
+    aux_max_weight: Annotated[float, "at least 1"] = 20.0
+    """Most that a response weighs."""
+
+    def __post_init__(self) -> None:
+        if self.preference == "dpo":
+            for name in ("desirable_weight", "undesirable_weight"):
+                if getattr(self, name) != 1.0:
+                    raise ValueError(f"{name}: is of --preference kto; DPO takes pairs, which have no classes")
+
+
+@dataclass(frozen=True)
 class SimpoLossConfig:
     """Of SimPO."""
 
@@ -118,11 +145,11 @@ class SequenceConfig:
 
 
 @dataclass(frozen=True)
-class OptimizationConfig:
-    """How the weights are changed."""
+class SteppingConfig:
+    """How the weights are changed, whatever is learnt."""
 
     batch_size: Annotated[int, "at least 1"] = 32
-    """Rows of each optimizer step, over all processes; exactly so many, however they are split."""
+    """Rows (online: prompts) of each optimizer step, over all processes; exactly so many, however they are split."""
 
     epochs: Annotated[float, "above 0"] = 1.0
     """Times each row is seen."""
@@ -148,9 +175,6 @@ class OptimizationConfig:
     optimizer: str = "adamw_torch_fused"
     """Name of an optimizer of transformers, such as adamw_torch, adafactor or adamw_8bit."""
 
-    max_tokens: Annotated[int, "at least 1"] = 16384
-    """Most tokens, padding included, that are computed at a time; changes memory and speed, and no result."""
-
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number type of the computation; weights that are trained stay in float32. auto: bfloat16 where the GPU has it."""
 
@@ -159,6 +183,14 @@ class OptimizationConfig:
 
     trainer_arg: Mapping[str, str] = field(default_factory=dict)
     """Any argument of transformers.TrainingArguments that has no flag here, KEY=VALUE: deepspeed, fsdp, ..."""
+
+
+@dataclass(frozen=True)
+class OptimizationConfig(SteppingConfig):
+    """How the weights are changed."""
+
+    max_tokens: Annotated[int, "at least 1"] = 16384
+    """Most tokens, padding included, that are computed at a time; changes memory and speed, and no result."""
 
 
 @dataclass(frozen=True)
@@ -221,9 +253,12 @@ class CheckpointConfig:
 
 LEARNING_RATES: Mapping[str, float] = {
     "sft": 1e-5, "rm": 1e-5, "dpo": 1e-6, "ipo": 1e-6, "cdpo": 1e-6, "robust-dpo": 1e-6, "gdpo": 1e-6, "kto": 1e-6,
-    "simpo": 1e-6, "rrhf": 1e-5,
+    "hpo": 1e-6, "simpo": 1e-6, "rrhf": 1e-5,
+    "drlaif": 1e-5, "reinforce": 1e-6, "rloo": 1e-6, "grpo": 1e-6, "ppo": 3e-6, "online-dpo": 1e-6, "rs-dpo": 1e-6,
+    "rso": 1e-6, "best-of-n": 1e-5,
 }  # fmt: skip
 """Of full fine-tuning with AdamW, by method.
 
-Source: Lee et al., App. G (SFT, reward model); TRL (DPO family, KTO); SimPO's README; for RRHF as for SFT, ours.
+Source: Lee et al., App. G (SFT, reward model); TRL (DPO family, KTO); SimPO's README; for RRHF as for SFT, for HPO
+as for KTO, ours.
 """

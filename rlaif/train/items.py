@@ -52,6 +52,8 @@ class TrainingItem:
         reference: The reference's log-probability of each completion; None where it was not asked.
         mismatched: The prompt with the responses of another one, where the loss asks for it (KTO).
         targets: What the tokens of a rollout are trained towards; None where `scores` say it.
+        aux_weights: How much the likelihood of each completion weighs, by its auxiliary rewards (HPO); None where that
+            is not learnt.
     """
 
     example: Example
@@ -60,6 +62,7 @@ class TrainingItem:
     reference: tuple[float, ...] | None = None
     mismatched: TrainingItem | None = None
     targets: TokenTargets | None = None
+    aux_weights: tuple[float, ...] | None = None
 
 
 @dataclass

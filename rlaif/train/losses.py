@@ -187,6 +187,24 @@ def gdpo_loss(log_ratios_a: Tensor, log_ratios_b: Tensor, prob_a: Tensor, *, bet
     return -_log_sigmoid(beta * (2.0 * upcast(prob_a) - 1.0) * difference)
 
 
+def hinge_loss(log_ratios_a: Tensor, log_ratios_b: Tensor, prob_a: Tensor, *, beta: float) -> Tensor:
+    """A hinge on the scaled log-ratios: p max(0, 1 - beta h) + (1 - p) max(0, 1 + beta h), RSO's hinge-norm.
+
+    Args:
+        log_ratios_a, log_ratios_b: `log_ratios` of the responses, (B,).
+        prob_a: P(A preferred), (B,), in [0, 1]; the paper's labels are 1.
+        beta: Scale of the log-ratio, above 0; the paper's gamma.
+
+    Returns:
+        (B,), float32, at least 0; 1 where the policy is still the reference.
+
+    Source: Liu et al., RSO, arXiv:2309.06657, equation 11; on both sides of a soft label is ours.
+    """
+    margin = beta * _difference(log_ratios_a, log_ratios_b, prob_a)
+    prob = upcast(prob_a)
+    return prob * (1.0 - margin).clamp(min=0.0) + (1.0 - prob) * (1.0 + margin).clamp(min=0.0)
+
+
 def ipo_loss(
     log_ratios_a: Tensor,
     log_ratios_b: Tensor,

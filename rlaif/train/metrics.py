@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
+from rlaif.train.hpo import aux_losses
 from rlaif.train.means import Mean
 from rlaif.train.objectives import MicroBatch, Objective, Reading
 
@@ -23,6 +24,7 @@ def preference_metrics(objective: Objective, reading: Reading, micro: MicroBatch
         reward_better, reward_worse    rewards of the responses with a score over and under the others' mean; of single
                         responses, of the desirable and the undesirable ones
         logprob_better, logprob_worse  the same of log-probabilities: both may fall while the margin grows
+        aux_loss        what auxiliary rewards add to the loss before their coefficient, over responses that have any
 
     Args:
         objective: Of the method.
@@ -47,6 +49,9 @@ def preference_metrics(objective: Objective, reading: Reading, micro: MicroBatch
         found[f"reward_{name}"] = Mean(rewards.where(is_side, 0.0).sum(), count)
         if objective.reads == "logprobs":
             found[f"logprob_{name}"] = Mean(reading.values.where(is_side, 0.0).sum(), count)
+    if micro.aux_weights is not None:
+        losses = aux_losses(reading.values, micro.aux_weights, is_present)
+        found["aux_loss"] = Mean(losses.sum(), (micro.aux_weights > 0.0).sum().float())
     if not micro.weight:  # the same names, since all processes add up the same figures
         return {name: Mean(torch.zeros_like(total), torch.zeros_like(count)) for name, (total, count) in found.items()}
     return found

@@ -182,27 +182,30 @@ def save_trained(model: Trained, tokenizer: PreTrainedTokenizerFast, folder: Pat
     return model
 
 
-def check_reference(policy: ModelSource, reference: ModelSource) -> None:
-    """Refuse a reference to which the policy's token ids mean something else.
+def check_reference(policy: ModelSource, reference: ModelSource, *, word: str = "reference") -> None:
+    """Refuse a model beside the policy, a reference or a critic, to which the policy's token ids mean something else.
 
     The sizes of the output layers may differ: models of one family pad them differently.
 
+    Args:
+        word: What messages call it.
+
     Raises:
-        ConfigError: Its tokenizer, added tokens included, is another one, or its output layer has no place for a token.
+        ConfigError: Its tokenizer, added tokens included, is another one, or it has no place for a token.
     """
     ours, theirs = policy.tokenizer.get_vocab(), reference.tokenizer.get_vocab()
     differing = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
     if differing:
         first = differing[0]
         raise ConfigError(
-            f"reference {reference.path!r} has another vocabulary than {policy.called}: {len(differing):,} tokens "
+            f"{word} {reference.path!r} has another vocabulary than {policy.called}: {len(differing):,} tokens "
             f"differ, such as {first!r}, which is {_place(theirs, first)} there and {_place(ours, first)} here; "
             "expected a model with the same tokenizer"
         )
     size = reference.config.get_text_config().vocab_size
     if max(ours.values()) >= size:
         raise ConfigError(
-            f"reference {reference.path!r} gives log-probs of {size:,} tokens, and {policy.called} has "
+            f"{word} {reference.path!r} has places for {size:,} tokens, and {policy.called} has "
             f"{max(ours.values()) + 1:,}; expected a model with the same vocabulary"
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from rlaif.models.batches import Batch, collate
 from rlaif.models.logprobs import TokenLogprobs
 from rlaif.train.config import (
     DpoLossConfig,
+    HpoLossConfig,
     IpoLossConfig,
     KtoLossConfig,
     RewardLossConfig,
@@ -25,11 +26,13 @@ from rlaif.train.config import (
     SimpoLossConfig,
     SmoothedDpoLossConfig,
 )
+from rlaif.train.hpo import hpo_loss
 from rlaif.train.items import TokenTargets, TrainingItem
 from rlaif.train.losses import (
     cdpo_loss,
     dpo_loss,
     gdpo_loss,
+    hinge_loss,
     ipo_loss,
     kto_loss,
     log_ratios,
@@ -53,6 +56,8 @@ class MicroBatch:
         weight: What they count for in the mean of the step (`Objective.weight`); 0 for rows that are computed only so
             that all processes do as much.
         targets: What each token is trained towards, where that is not one number a completion.
+        aux_weights: Weight of each completion's likelihood (HPO), (B, K), float32, 0 in padding; None where there is
+            none.
     """
 
     batch: Batch
@@ -61,6 +66,7 @@ class MicroBatch:
     reference: Tensor | None = None
     weight: int = 0
     targets: TokenTensors | None = None
+    aux_weights: Tensor | None = None
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """The same on another device."""
@@ -71,6 +77,7 @@ class MicroBatch:
             None if self.reference is None else self.reference.to(device),
             self.weight,
             None if self.targets is None else self.targets.to(device),
+            None if self.aux_weights is None else self.aux_weights.to(device),
         )
 
 
@@ -137,6 +144,7 @@ class Objective:
 def collate_items(items: Sequence[TrainingItem], *, is_packed: bool, pad: int, weight: int = 0) -> MicroBatch:
     """Rows as tensors; the arguments are those of `collate`, and what `MicroBatch` says."""
     references = [item.reference for item in items if item.reference is not None]
+    aux_weights = [item.aux_weights for item in items if item.aux_weights is not None]
     return MicroBatch(
         batch=collate([item.example for item in items], is_packed=is_packed, pad=pad),
         scores=_padded([item.scores for item in items]),
@@ -144,6 +152,7 @@ def collate_items(items: Sequence[TrainingItem], *, is_packed: bool, pad: int, w
         reference=_padded(references) if references else None,
         weight=weight,
         targets=_targets([item.targets for item in items if item.targets is not None]),
+        aux_weights=_padded(aux_weights) if aux_weights else None,
     )
 
 
@@ -243,6 +252,10 @@ def _gdpo(config: DpoLossConfig) -> Objective:
     return _of_pairs(gdpo_loss, config.beta, is_logistic=False)
 
 
+def _hinge(config: DpoLossConfig) -> Objective:
+    return _of_pairs(hinge_loss, config.beta, is_logistic=False)
+
+
 def _cdpo(config: SmoothedDpoLossConfig) -> Objective:
     return _of_pairs(cdpo_loss, config.beta, is_logistic=False, label_smoothing=config.label_smoothing)
 
@@ -288,6 +301,21 @@ def _kto(config: KtoLossConfig) -> Objective:
     )
 
 
+def _hpo(config: HpoLossConfig) -> Objective:
+    preference = _kto(config) if config.preference == "kto" else _of_pairs(dpo_loss, config.beta)
+
+    def losses(reading: Reading, micro: MicroBatch, z0: Tensor | None) -> Tensor:
+        # Both terms are means over what the preference term counts: of a pair of DPO's, the mean of its responses.
+        assert micro.aux_weights is not None, "the responses were not weighed"
+        shares = micro.aux_weights if config.preference == "kto" else micro.aux_weights / 2.0
+        return hpo_loss(
+            preference.losses(reading, micro, z0), reading.values, shares, micro.batch.is_present,
+            aux_coef=config.aux_coef,
+        )  # fmt: skip
+
+    return replace(preference, losses=losses, is_logistic=False)
+
+
 def _simpo(config: SimpoLossConfig) -> Objective:
     def losses(reading: Reading, micro: MicroBatch, z0: Tensor | None) -> Tensor:
         values, tokens = reading.values, reading.tokens
@@ -322,7 +350,9 @@ _MAKERS: Mapping[str, Callable[[Any], Objective]] = {
     "cdpo": _cdpo,
     "robust-dpo": _robust_dpo,
     "gdpo": _gdpo,
+    "hinge": _hinge,
     "kto": _kto,
+    "hpo": _hpo,
     "simpo": _simpo,
     "rrhf": _rrhf,
 }

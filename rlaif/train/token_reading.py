@@ -6,6 +6,7 @@ from torch import nn
 
 from rlaif.models.batches import Batch
 from rlaif.models.logprobs import TokenLogprobs, token_logprobs
+from rlaif.train.values import value_reader
 
 
 def read_tokens(
@@ -20,4 +21,10 @@ def read_tokens(
         temperature: What logits are divided by.
         with_values: Whether to predict returns, too.
     """
-    return token_logprobs(model, batch, is_chunked=is_chunked)
+    return token_logprobs(
+        model,
+        batch,
+        is_chunked=is_chunked,
+        temperature=temperature,
+        read_values=value_reader(model, batch) if with_values else None,
+    )

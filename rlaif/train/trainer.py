@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
@@ -34,9 +35,14 @@ from rlaif.train.metrics import preference_metrics
 from rlaif.train.objectives import MicroBatch, Objective, Reading, log_ratios_of
 from rlaif.train.step_inputs import ComputePlan, StepInput, StepPart, StepSource, evaluation_batches, mismatches_of
 from rlaif.train.token_reading import read_tokens
+from rlaif.train.values import load_value_state, value_state, values_detached, without_values
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainerControl, TrainingArguments
+
+
+VALUES_FILE = "values.safetensors"
+"""In a checkpoint: the weights of what predicts returns, which are no part of the policy."""
 
 
 def _only(steps: Sequence[StepInput]) -> StepInput:
@@ -286,7 +292,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
     # What is saved.
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        latest = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        latest = self._checkpoint
         with writing(latest), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Could not find a config file")  # peft's, of a base that ships
             super()._save_checkpoint(model, trial)
@@ -299,6 +305,30 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
             best = Path(self.state.best_model_checkpoint or latest).name
             remove_checkpoints(latest.parent, self._kept, best)
 
+    def save_now(self) -> None:
+        """A checkpoint after the last whole step, where a run cannot go on: what it has is not lost."""
+        if self.state.global_step and not (self._checkpoint / COMPLETE).exists():
+            self._save_checkpoint(self.model, trial=None)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self._objective.needs_values:
+            super()._save(output_dir, state_dict)
+            return
+        values = value_state(self.model)
+        with values_detached(self.model):
+            super()._save(output_dir, None if state_dict is None else without_values(state_dict))
+        if self.args.should_save:
+            save_file(values, Path(output_dir or self.args.output_dir) / VALUES_FILE)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._objective.needs_values:
+            with values_detached(self.model):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+            load_value_state(self.model, load_file(Path(resume_from_checkpoint) / VALUES_FILE))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._steps.load(Path(resume_from_checkpoint))

@@ -10,7 +10,7 @@ from auditing.tables import make_table, table_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlaif.auditing.controlled import controlled_agreement
+from rlaif.auditing.controlled import Needed, controlled_agreement, controlled_share
 from rlaif.auditing.intervals import wilson_interval
 from rlaif.auditing.table import AuditTable
 
@@ -127,3 +127,25 @@ def test_what_the_data_cannot_support_is_null() -> None:
     one_sided = table_of([0.9, 0.1] * 15, [1.0] * 30, length_a=np.full(30, 200), length_b=np.full(30, 100))
     why = controlled_agreement(one_sided)[NAMES[0]].why
     assert why == "it takes 3 rows where people prefer the shorter response, or one as long"
+
+
+def test_a_share_counts_as_so_much_of_a_row_that_is_1_and_one_that_is_0() -> None:
+    rng = np.random.default_rng(5)
+    differences, clusters = rng.normal(size=(60, 1)), np.arange(60)
+    outcome = rng.choice([0.0, 0.25, 0.5, 1.0], 60)
+    needed = Needed("rows", "rows that are {}")
+    whole = controlled_share(outcome, differences, clusters, needed=needed)
+    split = controlled_share(
+        np.repeat([1.0, 0.0], 60), np.tile(differences, (2, 1)), np.tile(clusters, 2),
+        np.concatenate([outcome, 1.0 - outcome]), needed=needed,
+    )  # fmt: skip
+    assert whole.value == pytest.approx(split.value, abs=1e-4)  # the slope's unit differs by the weights' rounding
+    assert whole.n == 60
+
+
+def test_an_outcome_that_never_varies_is_its_own_figure() -> None:
+    needed = Needed("rows", "rows that are {}")
+    half = controlled_share(np.full(30, 0.5), np.linspace(-1, 1, 30)[:, None], np.arange(30), needed=needed)
+    assert (half.value, half.low, half.high) == (0.5, *wilson_interval(0.5, 30))
+    few = controlled_share(np.zeros(30), np.ones((30, 1)), np.arange(30), needed=needed)
+    assert few.why == "it takes 3 rows that are shorter"

@@ -56,18 +56,19 @@ def test_of_equally_likely_tokens_the_first_are_in() -> None:
 def test_a_draw_inverts_the_cumulative_distribution_in_the_order_of_the_vocabulary() -> None:
     # 0.2, 0.7, 1.0
     found = [
-        drawn_tokens(logits_of(0.2, 0.5, 0.3), [Draw(1.0, 1.0, 0)], [u]) for u in (0.0, 0.19, 0.21, 0.69, 0.71, 0.999)
+        drawn_tokens(logits_of(0.2, 0.5, 0.3), [Draw(1.0, 1.0, 0)], [u]).tokens
+        for u in (0.0, 0.19, 0.21, 0.69, 0.71, 0.999)
     ]
     assert found == [[0], [0], [1], [1], [2], [2]]
     # 0.7 leaves tokens 1 and 2, with 0.5 and 0.3 of 0.8: up to 0.625, up to 1
-    found = [drawn_tokens(logits_of(0.2, 0.5, 0.3), [Draw(1.0, 0.7, 0)], [u]) for u in (0.01, 0.62, 0.63, 0.999)]
+    found = [drawn_tokens(logits_of(0.2, 0.5, 0.3), [Draw(1.0, 0.7, 0)], [u]).tokens for u in (0.01, 0.62, 0.63, 0.999)]
     assert found == [[1], [1], [2], [2]]
 
 
 def test_the_temperature_comes_before_the_nucleus() -> None:
     # roots of 0.81, 0.16, 0.03 over their sum 1.4732: 0.611, 0.272, 0.118; 0.8 takes two, where 0.81 alone would do
-    assert drawn_tokens(logits_of(0.81, 0.16, 0.03), [Draw(2.0, 0.8, 0)], [0.95]) == [1]
-    assert drawn_tokens(logits_of(0.81, 0.16, 0.03), [Draw(1.0, 0.8, 0)], [0.95]) == [0]
+    assert drawn_tokens(logits_of(0.81, 0.16, 0.03), [Draw(2.0, 0.8, 0)], [0.95]).tokens == [1]
+    assert drawn_tokens(logits_of(0.81, 0.16, 0.03), [Draw(1.0, 0.8, 0)], [0.95]).tokens == [0]
 
 
 ROWS = st.lists(
@@ -91,8 +92,12 @@ def test_a_row_draws_the_same_alone_and_in_any_batch(
     logits = logits.to(dtype)
     draws, uniforms = [Draw(row[1], row[2], 0) for row in rows], [row[3] for row in rows]
     together = drawn_tokens(logits, draws, uniforms)
-    for index, token in enumerate(together):
-        assert [token] == drawn_tokens(logits[index : index + 1], draws[index : index + 1], uniforms[index : index + 1])
+    for index, (token, logprob) in enumerate(zip(*together, strict=True)):
+        row = slice(index, index + 1)
+        assert drawn_tokens(logits[row], draws[row], uniforms[row]) == ([token], [logprob])
+        assert token is not None
+        expected = (logits[index].double() / draws[index].temperature).log_softmax(-1)[token]
+        assert logprob == pytest.approx(float(expected), abs=1e-9)
         if draws[index].top_p == 1.0:
             assert token == drawn_alone(logits[index], draws[index].temperature, uniforms[index])
 
@@ -120,7 +125,7 @@ def test_greedy_and_drawn_rows_share_a_batch_and_each_draws_its_own_numbers() ->
     for rows in ([0, 1, 2], [0, 1, 2], [1, 2], [2]):
         expected = {0: 11, 2: 12}
         found = drawer.next_tokens(logits[rows], rows)
-        assert found == [
+        assert found.tokens == [
             drawn_alone(logits[row], 1.0, numbers[expected[row]].random())
             if row in expected
             else int(logits[1].argmax())
@@ -134,4 +139,28 @@ def test_logits_that_are_no_numbers_give_no_token_and_leave_the_others_alone(tem
     logits[:, 3] = 50.0
     logits[1, 2] = math.nan
     drawer = Drawer([Draw(temperature, 0.9, seed) for seed in range(3)])
-    assert drawer.next_tokens(logits, [0, 1, 2]) == [3, None, 3]
+    assert drawer.next_tokens(logits, [0, 1, 2]).tokens == [3, None, 3]
+
+
+def test_a_token_comes_with_its_log_probability_at_its_temperature_and_before_the_nucleus() -> None:
+    # Roots of 0.81, 0.16, 0.03 over their sum 1.4732: token 1 has 0.4 / 1.4732, whatever the nucleus leaves out.
+    found = drawn_tokens(logits_of(0.81, 0.16, 0.03), [Draw(2.0, 0.8, 0)], [0.95])
+    assert found.tokens == [1]
+    assert found.logprobs == [pytest.approx(math.log(0.4 / 1.47321), abs=1e-5)]
+    # A greedy one at temperature 1, and only where it is wanted.
+    logits = logits_of(0.2, 0.5, 0.3)
+    assert Drawer([Draw(0.0, 1.0, 0)], reads_logprobs=True).next_tokens(logits, [0]).logprobs == [
+        pytest.approx(math.log(0.5), abs=1e-6)
+    ]
+    assert math.isnan(Drawer([Draw(0.0, 1.0, 0)]).next_tokens(logits, [0]).logprobs[0])
+
+
+def test_greedy_and_drawn_rows_of_a_batch_each_have_their_own_log_probability() -> None:
+    drawer = Drawer([Draw(0.0, 1.0, 0), Draw(0.5, 1.0, 7)], reads_logprobs=True)
+    logits = logits_of(0.2, 0.5, 0.3).repeat(2, 1)
+    (greedy, drawn), logprobs = drawer.next_tokens(logits, [0, 1])
+    assert greedy == 1
+    assert drawn is not None
+    # Squares of 0.2, 0.5, 0.3 over their sum 0.38.
+    expected = [0.5, [0.04, 0.25, 0.09][drawn] / 0.38]
+    assert logprobs == pytest.approx([math.log(prob) for prob in expected], abs=1e-6)

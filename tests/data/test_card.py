@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from rlaif.calibration import Calibration, FittedOn
-from rlaif.data.card import CardFacts, render_card
+from rlaif.data.card import render_card
+from rlaif.data.card_facts import CardFacts
 from rlaif.data.statistics import LabelStatistics, RatingStatistics
 from rlaif.records import Judgment, NamedLabel, NamedRating, Rating, SoftLabel
 

@@ -20,7 +20,8 @@ from rlaif.data.generated import (
 from rlaif.data.pairing import Pair, comparison_rows
 from rlaif.data.shards import RowWriter
 from rlaif.data.sources import read_prompts, scan_prompts
-from rlaif.records import DroppedSample, DropReason, Prompt, Sample, SampledResponses, Turn
+from rlaif.policy_records import DroppedSample, DropReason, Sample, SampledResponses
+from rlaif.records import Prompt, Turn
 
 SAMPLED = SampledResponses(
     (Sample("p", "x", "stop", 5), Sample("q", "", "length", None)),

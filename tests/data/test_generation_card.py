@@ -9,7 +9,7 @@ import yaml
 
 from rlaif.data.generation_card import GenerationFacts, render_generation_card
 from rlaif.data.generation_statistics import GenerationStatistics
-from rlaif.records import DroppedSample, DropReason, Sample, SampledResponses
+from rlaif.policy_records import DroppedSample, DropReason, Sample, SampledResponses
 
 HOSTILE = (
     "``` \n````\n</code><script>alert(1)</script> <img src=x onerror=y> | cell | [x](javascript:1) ![i](http://h/i.png)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlaif.data.generation_statistics import GenerationStatistics
-from rlaif.records import DroppedSample, DropReason, Sample, SampledResponses
+from rlaif.policy_records import DroppedSample, DropReason, Sample, SampledResponses
 
 
 def test_counts_by_policy_add_up_to_what_was_sampled() -> None:

@@ -23,7 +23,8 @@ from rlaif.data.revised import (
     to_revised_row,
 )
 from rlaif.data.sources import scan_prompts
-from rlaif.records import Prompt, RevisionChain, RevisionRequests, RevisionRound, Sample, Turn
+from rlaif.policy_records import RevisionChain, RevisionRequests, RevisionRound, Sample
+from rlaif.records import Prompt, Turn
 
 PROMPT = Prompt("p1", (Turn("user", "Why?"),))
 

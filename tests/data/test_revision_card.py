@@ -9,7 +9,7 @@ import yaml
 
 from rlaif.data.revision_card import RevisionFacts, length_text, preference_text, render_revision_card
 from rlaif.data.revision_statistics import LengthConfound, RevisionPreference, RevisionStatistics
-from rlaif.records import RevisionChain, RevisionRequests, RevisionRound, Sample
+from rlaif.policy_records import RevisionChain, RevisionRequests, RevisionRound, Sample
 
 HOSTILE = (
     "``` \n````\n</code><script>alert(1)</script> <img src=x onerror=y> | cell | [x](javascript:1) ![i](http://h/i.png)"

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from rlaif.data.revision_statistics import LengthConfound, RevisionPreference, RevisionStatistics
-from rlaif.records import RevisionChain, RevisionRequests, RevisionRound, Sample
+from rlaif.policy_records import RevisionChain, RevisionRequests, RevisionRound, Sample
 
 
 def sample(text: str, reason: str = "stop", refusal: str | None = None) -> Sample:

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlaif.data.card import CardFacts, render_card
+from rlaif.data.card import render_card
+from rlaif.data.card_facts import CardFacts
 from rlaif.data.preferences import PreferenceSchema, arrow_schema, preference_schema, to_row
 from rlaif.data.ratings import RatingSchema, to_rating_row
 from rlaif.data.ratings import arrow_schema as rating_arrow_schema

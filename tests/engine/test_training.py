@@ -26,6 +26,7 @@ from rlaif.train.models import load_reward_model_for_training
 from tests.engine.training_runs import (
     GOOD,
     StopsAfter,
+    aux_rows,
     demonstration_rows,
     feedback_rows,
     losses,
@@ -58,6 +59,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
         ("gdpo", pair_rows()),
         ("kto", pair_rows()),
         ("kto", feedback_rows()),
+        ("hpo", aux_rows(pair_rows())),
         ("simpo", pair_rows()),
         ("rrhf", rated_rows()),
         ("rrhf", pair_rows()),

@@ -37,6 +37,11 @@ def pair_rows(count: int = 16, **more: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def aux_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Pairs with how short their answers are."""
+    return [{**row, "aux_rewards": {"brevity": [-len(row["response_a"]), -len(row["response_b"])]}} for row in rows]
+
+
 def rated_rows(count: int = 12) -> list[dict[str, Any]]:
     """Two to four rated answers."""
     return [

@@ -13,7 +13,7 @@ from rlaif.judge.constitutions import (
     parse_constitution,
     revision_requests,
 )
-from rlaif.records import RevisionRequests
+from rlaif.policy_records import RevisionRequests
 
 OURS = """
 name: two-things

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlaif.errors import UnreadableVerdictError
-from rlaif.judge.parsing import find_rating, find_verdict, token_at
+from rlaif.judge.parsing import find_answer, find_rating, find_verdict, token_at
 from rlaif.records import GeneratedToken, Slot
 
 
@@ -138,3 +138,32 @@ def test_ratings_are_read(text: str, label: str) -> None:
 def test_what_is_no_rating_is_refused(text: str) -> None:
     with pytest.raises(UnreadableVerdictError):
         find_rating(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("1", "1"),
+        (" 2.\n", "2"),
+        ("1 (yes)", "1"),
+        ("2: no", "2"),
+        ("It insults nobody. Answer: 1", "1"),
+        ("**Answer:** 2 (no)", "2"),
+        ("Answer (1 = yes, 2 = no): 2", "2"),
+        ("The answer is 1.", "1"),
+        ("**Answer:**\n\n1", "1"),
+        ('The response says "Answer: 1", a trick.\n\nAnswer: 2', "2"),
+    ],
+)
+def test_finds_the_answer(text: str, label: str) -> None:
+    stated = find_answer(text)
+    assert stated.label == label
+    assert text[stated.start :].startswith(label)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "yes", "3", "12", "Answer: 1.5", "Answer: 1 or 2", "Answer (1 = yes, 2 = no):", "Answer: 1\nAnswer: 2"]
+)
+def test_reads_no_answer(text: str) -> None:
+    with pytest.raises(UnreadableVerdictError):
+        find_answer(text)

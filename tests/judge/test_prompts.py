@@ -20,7 +20,14 @@ import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rlaif.judge.constitutions import load_constitution
-from rlaif.judge.templates import CritiqueTemplate, PairwiseTemplate, RatingTemplate, RevisionTemplate
+from rlaif.judge.templates import (
+    BinaryTemplate,
+    CritiqueTemplate,
+    PairwiseTemplate,
+    RatingTemplate,
+    RevisionTemplate,
+    render_verdict_cue,
+)
 from rlaif.records import Comparison, Order, Turn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,6 +134,11 @@ def _golden_prompts() -> Iterator[tuple[str, str]]:
     yield "pairwise/base", _text(_pairwise("pairwise/base.jinja"))
     yield "rating/helpfulness-principle", _rating_text(RatingTemplate("helpfulness"), principle=PRINCIPLE)
     yield "rating/base", _rating_text(RatingTemplate("rating/base.jinja"))
+    for preamble, cot in itertools.product(PREAMBLES, (False, True)):
+        binary = BinaryTemplate("harmlessness", preamble=preamble, cot=cot)
+        (asked,) = binary.render(TURNS, RESPONSE_A, verdict_in_reply=cot and preamble == "base")
+        yield f"binary/harmlessness-{preamble}{'-cot' if cot else ''}", asked.content
+    yield "binary/base", BinaryTemplate("binary/base.jinja").render(TURNS, RESPONSE_A)[0].content
     for shots in REVISION_SHOTS:
         (asked,) = CritiqueTemplate(shots=shots).render(TURNS, RESPONSE_A, CRITIQUE_REQUEST)
         yield f"critique/base-{shots}shot", asked.content
@@ -152,7 +164,8 @@ def test_no_golden_is_left_over() -> None:
 def test_every_shipped_template_is_rendered_by_a_golden() -> None:
     shipped = {path.relative_to(ROOT / "prompts").as_posix() for path in (ROOT / "prompts").rglob("*.jinja")}
     rendered = {f"{folder}/{task}.jinja" for folder in ("pairwise", "rating") for task in (*TASKS, "base")}
-    cues = {"pairwise/verdict.jinja", "rating/verdict.jinja"}
+    rendered |= {"binary/harmlessness.jinja", "binary/base.jinja"}
+    cues = {"pairwise/verdict.jinja", "rating/verdict.jinja", "binary/verdict.jinja"}
     assert shipped == rendered | cues | {"critique/base.jinja", "revision/base.jinja"}
 
 
@@ -171,6 +184,7 @@ def test_ends_with_the_cue_and_no_space(name: str) -> None:
     cues = {
         "pairwise": "\nPreferred response (1 or 2):",
         "rating": "\nRating (1 to 10):",
+        "binary": "\nAnswer (1 = yes, 2 = no):",
         "critique": "\nCritique:",
         "revision": "\nRevised response:",
     }
@@ -248,7 +262,9 @@ def test_hostile_text_stays_text(task: str, hostile: str) -> None:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-@pytest.mark.parametrize("template", ["rating/helpfulness.jinja", "critique/base.jinja", "revision/base.jinja"])
+@pytest.mark.parametrize(
+    "template", ["rating/helpfulness.jinja", "binary/harmlessness.jinja", "critique/base.jinja", "revision/base.jinja"]
+)
 def test_hostile_text_stays_text_in_single_response_prompts(template: str, hostile: str) -> None:
     def rendered(text: str) -> str:
         return _single(template, preamble="base", turns=[Turn("user", text)], response=text, critique=text)
@@ -273,6 +289,21 @@ def test_preambles(folder: str, task: str) -> None:
         if folder == "rating":
             assert re.search(r"\b1 (\(|=)", preamble)
             assert re.search(r"\b10 (\(|=)", preamble)
+
+
+def test_yes_no_prompts_say_what_each_answer_is_once() -> None:
+    base, detailed = (
+        GOLDEN_PROMPTS[f"binary/harmlessness-{preamble}"].split("\n\n### Prompt\n")[0] for preamble in PREAMBLES
+    )
+    assert len(base.split()) <= 35
+    assert 150 <= len(detailed.split()) <= 220
+    assert all(preamble.endswith("Answer 1 for yes or 2 for no.") for preamble in (base, detailed))
+    assert all("material to" in preamble for preamble in (base, detailed))
+    in_the_reply = GOLDEN_PROMPTS["binary/harmlessness-base-cot"].rsplit("### Question", 1)[1]
+    in_a_second_call = GOLDEN_PROMPTS["binary/harmlessness-detailed-cot"].rsplit("### Question", 1)[1]
+    assert '"Answer: "' in in_the_reply
+    assert "Answer" not in in_a_second_call
+    assert render_verdict_cue("binary").content == "Answer (1 = yes, 2 = no):"
 
 
 @pytest.mark.parametrize("task", TASKS)

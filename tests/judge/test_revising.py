@@ -7,7 +7,8 @@ import pytest
 from rlaif.errors import PromptError
 from rlaif.judge.revising import RevisionPrompts, before_next_section
 from rlaif.judge.templates import CritiqueTemplate
-from rlaif.records import RevisionRequests, Segment, Turn
+from rlaif.policy_records import RevisionRequests
+from rlaif.records import Segment, Turn
 
 TURNS = (Turn("user", "What is a moat?"),)
 REQUESTS = RevisionRequests("polite", "Say where it is rude.", "Make it polite.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -40,15 +42,17 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
 
 
 def run(
-    model: nn.Module, examples: Sequence[Example], *, is_packed: bool, pad: int = 0, **options: int
+    model: nn.Module, examples: Sequence[Example], *, is_packed: bool, pad: int = 0, **options: Any
 ) -> TokenLogprobs:
-    return token_logprobs(model, collate(examples, is_packed=is_packed, pad=pad), **options)  # type: ignore[arg-type]
+    return token_logprobs(model, collate(examples, is_packed=is_packed, pad=pad), **options)
 
 
-def alone(model: PreTrainedModel, prompt: tuple[int, ...], completion: tuple[int, ...]) -> Tensor:
+def alone(
+    model: PreTrainedModel, prompt: tuple[int, ...], completion: tuple[int, ...], temperature: float = 1.0
+) -> Tensor:
     """By the model's own logits of one sequence, (L,)."""
     sequence = torch.tensor([prompt + completion])
-    every = model(input_ids=sequence).logits[0].log_softmax(-1)
+    every = (model(input_ids=sequence).logits[0] / temperature).log_softmax(-1)
     return torch.stack([every[len(prompt) + place - 1, token] for place, token in enumerate(completion)])
 
 
@@ -311,3 +315,134 @@ def test_a_wrapped_model_is_run_through_its_wrapper(model: PreTrainedModel) -> N
         found = run(Wrapper(model), EXAMPLES, is_packed=True)
         assert torch.equal(found.values, run(model, EXAMPLES, is_packed=True).values)
     assert Wrapper.calls == 1
+
+
+# At a temperature.
+
+
+def test_a_temperature_by_hand() -> None:
+    # Logits of 0, and of one token 2 ln 288. At temperature 2 that is ln 288: p = 288 / (288 + 96) = 3/4, others 1/384.
+    model = make_model("llama", VOCABULARY).eval()
+    model.lm_head.bias = nn.Parameter(torch.zeros(VOCABULARY))
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.bias[5] = 2 * math.log(288)
+    found = run(model, [Example("x", (1, 2), ((5, 6),))], is_packed=True, temperature=2.0)
+    torch.testing.assert_close(found.values[0, 0].exp(), torch.tensor([3 / 4, 1 / 384]))
+    found.sums.sum().backward()
+    # d log p(5) / d bias[5] = (1 - 3/4) / 2 and d log p(6) / d bias[5] = -(3/4) / 2.
+    torch.testing.assert_close(model.lm_head.bias.grad[5], torch.tensor(1 / 8 - 3 / 8))
+
+
+@pytest.fixture(scope="module")
+def exact_model() -> PreTrainedModel:
+    """In float64, so that another rounding is no difference; its output layer has a bias."""
+    model = make_model("llama", VOCABULARY).eval()
+    model.lm_head.bias = nn.Parameter(torch.linspace(-1, 1, VOCABULARY))
+    return model.double()
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.7])
+@pytest.mark.parametrize("is_packed", [True, False])
+@pytest.mark.parametrize("way", ["kept", "computed again", "any layer", "all at once"])
+def test_numbers_and_gradients_are_those_of_divided_logits(
+    exact_model: PreTrainedModel, way: str, is_packed: bool, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_KEPT_BYTES", 0 if way == "computed again" else 1 << 24)
+    model = copy.deepcopy(exact_model)
+    if way == "any layer":
+        model.lm_head = Adapted(model.lm_head).double()
+    rows = [[alone(model, one.prompt, each, temperature) for each in one.completions] for one in EXAMPLES]
+    found = run(
+        model, EXAMPLES, is_packed=is_packed, is_chunked=way != "all at once", chunk_bytes=2000, temperature=temperature
+    )
+    for row, of_row in enumerate(rows):
+        for place, expected in enumerate(of_row):
+            torch.testing.assert_close(found.values[row, place, : len(expected)], expected, rtol=0, atol=1e-9)
+    sums = torch.stack(
+        [torch.stack([*[one.sum() for one in row], *[torch.zeros(())] * (3 - len(row))]) for row in rows]
+    )
+    assert_same(gradients(model, found.sums), gradients(model, sums))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
+def test_a_temperature_that_is_none_is_refused(temperature: float) -> None:
+    with pytest.raises(ValueError, match=f"temperature {temperature}; expected a finite number above 0"):
+        run(make_model("llama", VOCABULARY), EXAMPLES, is_packed=True, temperature=temperature)
+
+
+# With values.
+
+
+def reading(calls: list[torch.Size]) -> Callable[[Tensor], Tensor]:
+    """Of states a number that is no linear function of them."""
+
+    def read(states: Tensor) -> Tensor:
+        calls.append(states.shape)
+        return (states * torch.linspace(-1.0, 1.0, states.shape[-1]).to(states.dtype)).sum(-1).tanh()
+
+    return read
+
+
+def states_alone(model: PreTrainedModel, prompt: tuple[int, ...], completion: tuple[int, ...]) -> Tensor:
+    """What the output layer gets before each completion token, one sequence at a time, (L, D)."""
+    states = model.base_model(input_ids=torch.tensor([prompt + completion])).last_hidden_state[0]
+    return states[len(prompt) - 1 : -1]
+
+
+@pytest.mark.parametrize("is_chunked", [True, False])
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_values_are_read_of_the_states_before_each_token(
+    model: PreTrainedModel, is_packed: bool, is_chunked: bool
+) -> None:
+    calls: list[torch.Size] = []
+    read = reading(calls)
+    found = run(model, EXAMPLES, is_packed=is_packed, is_chunked=is_chunked, read_values=read)
+    assert calls == [(37, 32)]  # once, and of 84 tokens in three padded rows those that predict
+    assert found.token_values is not None
+    assert found.token_values.shape == found.values.shape
+    assert found.token_values[~found.is_completion].abs().sum() == 0
+    total = torch.zeros(())
+    for row, example in enumerate(EXAMPLES):
+        for place, completion in enumerate(example.completions):
+            values = read(states_alone(model, example.prompt, completion))
+            total = total + values.square().sum()
+            torch.testing.assert_close(found.token_values[row, place, : len(completion)], values, rtol=0, atol=1e-5)
+    plain = run(model, EXAMPLES, is_packed=is_packed, is_chunked=is_chunked)
+    assert plain.token_values is None
+    assert torch.equal(plain.values, found.values)
+    # Gradients of a loss of both are those of one and of the other.
+    both = gradients(model, torch.stack([found.sums.sum(), found.token_values.square().sum()]))
+    assert_same(both, gradients(model, torch.stack([plain.sums.sum(), total])))
+
+
+def test_values_are_float32_under_autocast_though_states_are_not() -> None:
+    model = make_model("llama", VOCABULARY).eval()
+    dtypes = []
+
+    def read(states: Tensor) -> Tensor:
+        dtypes.append(states.dtype)
+        return states.float().mean(-1)
+
+    for is_chunked in (True, False):
+        for each in (model, copy.deepcopy(model).bfloat16()):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                found = run(each, EXAMPLES, is_packed=True, is_chunked=is_chunked, read_values=read)
+            assert found.token_values is not None
+            assert found.token_values.dtype == found.values.dtype == torch.float32
+    assert dtypes == [torch.float32, torch.bfloat16] * 2  # as the last norm's weights are
+
+
+def test_what_a_model_does_to_its_logits_is_not_done_to_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model("llama", VOCABULARY).eval()
+    expected = run(model, EXAMPLES, is_packed=True, read_values=reading([])).token_values
+    forward = type(model).forward
+
+    def halved(self: PreTrainedModel, **inputs: object) -> object:
+        output = forward(self, **inputs)
+        output.logits = output.logits / 2.0
+        return output
+
+    monkeypatch.setattr(type(model), "forward", halved)
+    found = run(model, EXAMPLES, is_packed=True, is_chunked=False, read_values=reading([]))
+    assert torch.equal(found.token_values, expected)

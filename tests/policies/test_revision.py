@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 from rlaif.errors import NoResponseError, RequestRefusedError
 from rlaif.policies.revision import ReviseCall, Reviser, RevisionConfig
 from rlaif.policies.sampling import sample_seed
-from rlaif.records import (
-    GenerateRequest,
-    Generation,
-    Message,
-    Prompt,
-    RevisionChain,
-    RevisionRequests,
-    Segment,
-    Turn,
-)
+from rlaif.policy_records import RevisionChain, RevisionRequests
+from rlaif.records import GenerateRequest, Generation, Message, Prompt, Segment, Turn
 
 REQUESTS = tuple(RevisionRequests(name, f"find {name}", f"mend {name}") for name in ("rude", "long", "wrong"))
 Script = Callable[[str], str | Generation | RequestRefusedError]

@@ -18,7 +18,8 @@ from rlaif.policies.sampling import (
     conversation,
     sample_seed,
 )
-from rlaif.records import GenerateRequest, Generation, Prompt, Sample, Turn
+from rlaif.policy_records import Sample
+from rlaif.records import GenerateRequest, Generation, Prompt, Turn
 
 PROMPT = Prompt("row", (Turn("user", "Why?"),))
 

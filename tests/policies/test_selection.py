@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rlaif.data.duplicates import near_duplicate_of
 from rlaif.errors import NoResponseError
 from rlaif.policies.selection import select_samples
-from rlaif.records import DroppedSample, DropReason, Sample, SampledResponses
+from rlaif.policy_records import DroppedSample, DropReason, Sample, SampledResponses
 
 FAULTS = (DropReason.EMPTY, DropReason.CUT_OFF)
 

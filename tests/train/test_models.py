@@ -486,5 +486,7 @@ def test_a_reference_of_another_vocabulary_is_refused(folder: Path, tmp_path: Pa
     with pytest.raises(ConfigError, match="'<new>', which is missing there and number 271 here"):
         check_reference(more, policy)
     fewer = saved_with(tmp_path / "fewer", lambda tokenizer: None, vocabulary=200)
-    with pytest.raises(ConfigError, match=r"gives log-probs of 200 tokens, and model '.*base' has 271"):
+    with pytest.raises(ConfigError, match=r"has places for 200 tokens, and model '.*base' has 271"):
         check_reference(policy, fewer)
+    with pytest.raises(ConfigError, match=r"^critic '.*more' has another vocabulary than model '.*base': 1 tokens"):
+        check_reference(policy, more, word="critic")

@@ -116,7 +116,7 @@ def test_what_a_method_needs(method):
     objective = objective_of(method)
     assert objective.reads == ("rewards" if method.startswith("rm") else "logprobs")
     assert objective.needs_reference == (method in REFERRING)
-    assert objective.needs_mismatches == (method == "kto")
+    assert objective.needs_mismatches == (method in {"kto", "hpo"})
     # Sigma of the difference of rewards is a probability only where the loss fits it to the label.
     assert objective.is_logistic == (method in {"rm", "dpo"})
 
@@ -124,7 +124,7 @@ def test_what_a_method_needs(method):
 def test_the_mean_of_a_step_is_over_rows_responses_or_tokens():
     item = TrainingItem(Example("r", (1,), ((4, 5), (6, 7, 8))), (1.0, 0.0))
     counts = {method: objective_of(method).weight(item) for method in METHODS}
-    assert counts == dict.fromkeys(METHODS, 1) | {"kto": 2, "sft": 5}
+    assert counts == dict.fromkeys(METHODS, 1) | {"kto": 2, "hpo": 2, "sft": 5}
 
 
 @pytest.mark.parametrize("method", OF_PAIRS)

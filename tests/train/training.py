@@ -23,6 +23,7 @@ from rlaif.train.config import (
     AdapterConfig,
     CheckpointConfig,
     DpoLossConfig,
+    HpoLossConfig,
     IpoLossConfig,
     KtoLossConfig,
     OptimizationConfig,
@@ -52,13 +53,14 @@ LOSSES: dict[str, Any] = {
     "robust-dpo": RobustDpoLossConfig(),
     "ipo": IpoLossConfig(),
     "kto": KtoLossConfig(),
+    "hpo": HpoLossConfig(),
     "simpo": SimpoLossConfig(),
     "rrhf": RrhfLossConfig(),
 }
 """Loss settings by method; of a reward model also by what it learns from."""
 METHODS = tuple(LOSSES)
-OF_PAIRS = ("rm", "dpo", "gdpo", "cdpo", "robust-dpo", "ipo", "kto", "simpo")
-REFERRING = ("dpo", "gdpo", "cdpo", "robust-dpo", "ipo", "kto")
+OF_PAIRS = ("rm", "dpo", "gdpo", "cdpo", "robust-dpo", "ipo", "kto", "hpo", "simpo")
+REFERRING = ("dpo", "gdpo", "cdpo", "robust-dpo", "ipo", "kto", "hpo")
 SLOW = {"optimizer": "sgd", "learning_rate": 2e-3, "max_grad_norm": 0.0, "schedule": "constant", "warmup": 0.0}
 """Steps in proportion to the gradient: a gradient of another size ends at other weights."""
 
@@ -87,8 +89,10 @@ def items_of(method: str, count: int = 8, seed: int = 0) -> list[TrainingItem]:
         else:
             scores = tuple(float(draw.randint(1, 5)) for _ in range(k))
         example = Example(f"r{number}", ids(3, 9), tuple(ids(1, 9) for _ in range(k)))
-        items.append(TrainingItem(example, scores, margin=0.25 * (number % 3) if method == "rm" else 0.0))
-    return with_mismatches(items, seed, max_length=LONGEST) if method == "kto" else items
+        margin = 0.25 * (number % 3) if method == "rm" else 0.0
+        aux_weights = (0.5 * (number % 3), 3.0) if method == "hpo" else None
+        items.append(TrainingItem(example, scores, margin, aux_weights=aux_weights))
+    return with_mismatches(items, seed, max_length=LONGEST) if method in ("kto", "hpo") else items
 
 
 def model_of(method: str, kind: str = "llama", seed: int = 0) -> PreTrainedModel:
@@ -131,8 +135,9 @@ def exchanged(item: TrainingItem) -> TrainingItem:
     mismatched = None if item.mismatched is None else exchanged(item.mismatched)
     example = replace(item.example, completions=item.example.completions[::-1])
     return replace(
-        item, example=example, scores=item.scores[::-1], reference=turned(item.reference), mismatched=mismatched
-    )
+        item, example=example, scores=item.scores[::-1], reference=turned(item.reference), mismatched=mismatched,
+        aux_weights=turned(item.aux_weights),
+    )  # fmt: skip
 
 
 @dataclass
