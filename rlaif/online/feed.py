@@ -85,12 +85,13 @@ class BatchListener:
 
 
 class RolloutFeed(IterableDataset[StepInput]):
-    """Steps without end.
+    """Steps, as many as are asked for.
 
     Args:
         source: Where batches come from.
         plan, compute: How they become steps, and micro-batches.
-        step_of: Optimizer steps that are done now.
+        total: Optimizer steps of the run.
+        step_of: Those that are done now.
         listener: Told of batches.
         imitation: What is imitated besides; None for nothing.
 
@@ -106,12 +107,13 @@ class RolloutFeed(IterableDataset[StepInput]):
         plan: FeedPlan,
         compute: ComputePlan,
         *,
+        total: int,
         step_of: Callable[[], int],
         listener: BatchListener | None = None,
         imitation: Imitation | None = None,
     ) -> None:
         self._source, self._plan, self._compute = source, plan, compute
-        self._step_of = step_of
+        self._total, self._step_of = total, step_of
         self._listener = listener or BatchListener()
         self._imitation = imitation
         self.epochs_per_step = plan.prompts / plan.steps_of_batch / len(source.visits.rows)
@@ -130,7 +132,7 @@ class RolloutFeed(IterableDataset[StepInput]):
         return 0.0 if self._kl is None else self._kl.beta
 
     def __iter__(self) -> Iterator[StepInput]:
-        while True:
+        while self._step_of() < self._total:
             if self._items is None:
                 self._take_batch()
             elif self._plan.overlaps and self._begun is None:

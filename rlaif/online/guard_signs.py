@@ -219,10 +219,15 @@ def watched_fell(evaluations: Sequence[Evaluation], start: Estimate | None) -> F
     overdone rise first.
 
     Args:
-        evaluations: As they came.
+        evaluations: As they came. An error of 0, of a single prompt or of equal rewards, is taken to be the largest of
+            the others; where all are 0 nothing is said.
         start: The reward trained on in the first batches, for an evaluation before them; None before there are any.
     """
     best = NOTHING
+    largest = max((one.watched_error for one in evaluations), default=0.0)
+    if largest == 0:
+        return NOTHING
+    evaluations = [one._replace(watched_error=one.watched_error or largest) for one in evaluations]
     for count in (1, 2):
         if len(evaluations) <= count:
             break
@@ -233,7 +238,7 @@ def watched_fell(evaluations: Sequence[Evaluation], start: Estimate | None) -> F
             reward_then = _reward(one, start)
             if reward_now is None or reward_then is None:
                 continue
-            fall = (one.watched - now.value) / max(math.hypot(one.watched_error, now.error), 1e-12)
+            fall = (one.watched - now.value) / math.hypot(one.watched_error, now.error)
             rise = (reward_now.value - reward_then.value) / max(math.hypot(reward_now.error, reward_then.error), 1e-12)
             seen = (
                 f"since step {one.step} the reward that is trained on rose from {reward_then.value:.2f} to "
@@ -250,17 +255,18 @@ def win_rate_low(win_rates: Sequence[Estimate], reward: Series) -> Finding:
 
     Args:
         win_rates: Of the policy against the start, as they came; the latest three are looked at, alone and together.
+            Those with an error of 0 say nothing.
     """
-    if not win_rates or not reward.is_known:
-        return NOTHING
     means = [_mean(win_rates[-count:]) for count in range(1, min(3, len(win_rates)) + 1)]
-    lowest = max(means, key=lambda mean: (0.5 - mean.value) / max(mean.error, 1e-12))
+    means = [mean for mean in means if mean.error > 0]
+    if not means or not reward.is_known:
+        return NOTHING
+    lowest = max(means, key=lambda mean: (0.5 - mean.value) / mean.error)
     seen = (
         f"the policy wins {_percent(lowest.value)} against its start, while the reward rose from {reward.first:.2f} to "
         f"{reward.now:.2f}"
     )
-    below = (0.5 - lowest.value) / max(lowest.error, 1e-12)
-    return Finding(below / SURE, reward.rise() / _REWARD_ROSE, seen)
+    return Finding((0.5 - lowest.value) / lowest.error / SURE, reward.rise() / _REWARD_ROSE, seen)
 
 
 def accuracy_fell(accuracies: Sequence[Estimate]) -> Finding:
@@ -268,13 +274,14 @@ def accuracy_fell(accuracies: Sequence[Estimate]) -> Finding:
     if len(accuracies) < 2:
         return NOTHING
     first, now = accuracies[0], _mean(accuracies[1:][-2:])
-    fall = first.value - now.value
+    fall, error = first.value - now.value, math.hypot(first.error, now.error)
+    if error == 0:
+        return NOTHING
     seen = (
         f"the reward names the better one of the policy's own pairs in {_percent(now.value)} "
         f"({_percent(first.value)} at the start)"
     )
-    certainty = fall / max(math.hypot(first.error, now.error), 1e-12) / _SURE_OF_FALL
-    return Finding(fall / ACCURACY_FALL, certainty, seen)
+    return Finding(fall / ACCURACY_FALL, fall / error / _SURE_OF_FALL, seen)
 
 
 def _reward(evaluation: Evaluation, start: Estimate | None) -> Estimate | None:

@@ -87,7 +87,7 @@ def gather(config: OnlineConfig, listener: TrainingListener) -> OnlineInputs:
         PromptTooLongError: Prompts do not fit, and are not left out.
         ConfigError: Settings that do not fit the rows, the model or each other.
     """
-    for warning in demonstration_warnings([*_judges(config), config.model]):
+    for warning in demonstration_warnings([*judges_of(config), *config.guarding.watch_judge, config.model]):
         listener.on_warning(warning)
     data = open_source(config.data)
     options = ReadOptions(config.source.columns, config.seed, config.source.skip_bad_rows)
@@ -165,9 +165,9 @@ def decisive_settings(method: str, config: OnlineConfig, inputs: OnlineInputs, r
     }
 
 
-def _judges(config: OnlineConfig) -> list[str]:
-    is_asked = any(spec.kind == "judge" for spec in config.rewarding.specs)
-    return [*(config.backend.judge if is_asked else ()), *config.guarding.watch_judge]
+def judges_of(config: OnlineConfig) -> tuple[str, ...]:
+    """The judges that rewards come from; none where they come from elsewhere."""
+    return config.backend.judge if any(spec.kind == "judge" for spec in config.rewarding.specs) else ()
 
 
 def _critic_source(config: OnlineConfig, policy: ModelSource) -> ModelSource | None:

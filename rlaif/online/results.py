@@ -6,6 +6,7 @@ from rlaif.config import as_dict
 from rlaif.engine.training_curves import plot_curves
 from rlaif.online.card import OnlineCardFacts, render_card
 from rlaif.online.curves import CURVES
+from rlaif.online.inputs import judges_of
 from rlaif.online.session import OnlineRun, OnlineSession
 from rlaif.train.checkpoints import writing
 from rlaif.train.models import save_trained
@@ -58,6 +59,7 @@ def _facts(session: OnlineSession, run: OnlineRun, curves: list[str]) -> OnlineC
         prompts=len(inputs.rows),
         watched=len(inputs.watched),
         rewards=session.facts["rewards"],
+        judges=judges_of(config),
         watch_judges=config.guarding.watch_judge,
         command=session.facts["repeat"],
         seed=config.seed,

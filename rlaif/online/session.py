@@ -230,6 +230,8 @@ class OnlineSession:
             self._say_start(plan, step_of(resumed) if resumed else 0)
             self.args.eval_on_start = resumed is None and bool(inputs.watched)
             transformers_logging.disable_progress_bar()
+            if resumed is not None and step_of(resumed) == self.sizes.steps:
+                transformers_logging.set_verbosity_error()  # it would wonder why there is no step left
             self.write_run_json("running")
             try:
                 trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
@@ -260,8 +262,8 @@ class OnlineSession:
             judges_meanwhile=not self_judging(config), seed=config.seed, on_warning=self.listener.on_warning,
         )  # fmt: skip
         feed = RolloutFeed(
-            source, self._feed_plan(), plan, step_of=lambda: trainer.state.global_step, listener=guarded,
-            imitation=self._imitation(),
+            source, self._feed_plan(), plan, total=self.sizes.steps, step_of=lambda: trainer.state.global_step,
+            listener=guarded, imitation=self._imitation(),
         )  # fmt: skip
         evaluator = None
         if inputs.watched:

@@ -160,8 +160,8 @@ class VllmGenerator:
             )
         if self._rank is None and not _takes_weights(folder):
             faults.append(
-                "the installed vLLM cannot take new weights while it runs; expected a newer one (0.32 can), or a policy "
-                "with an adapter (--lora-rank)"
+                "the installed vLLM cannot take new weights while it runs; expected a newer one (0.32 can), or a "
+                "policy with an adapter (--lora-rank)"
             )
         if self._rank is not None and self._rank > _RANKS[-1]:
             faults.append(f"an adapter of rank {self._rank}: vLLM takes at most {_RANKS[-1]}")

@@ -118,6 +118,7 @@ class Scorer:
             RewardError: A function failed, or a reward is no finite number.
             BackendUnusableError: A judge can answer nothing, or was down for longer than there is patience.
             BudgetExceededError, RunFolderError, PromptError: The run has to stop, too.
+            ConfigError: The judge was made ready to compare, and cannot rate.
         """
         return self._start(self._score(tuple(rollouts)))
 

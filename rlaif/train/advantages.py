@@ -212,8 +212,7 @@ def whiten(values: Tensor, mask: Tensor, *, shifts_mean: bool = True) -> Tensor:
     centred, counts = _centred(flat, is_there)
     whitened = centred * (_deviation(centred, counts).square() + _VARIANCE_FLOOR).rsqrt()
     if not shifts_mean:
-        # The mean as the values hold it: of equal ones it is the value itself.
-        whitened = torch.where(_differs(flat, is_there), whitened + (flat - centred), flat).where(is_there, 0.0)
+        whitened = (whitened + (flat - centred)).where(is_there, 0.0)
     return whitened.reshape(values.shape)
 
 

@@ -37,7 +37,8 @@ def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, kind: KlKind) -> T
     k3 = exp(-lr) - 1 + lr: at least 0, right on average; its gradient is that of KL(reference || policy), which is
     the same to first order at the reference. What GRPO adds to its loss.
 
-    All three are so for tokens of the policy itself; from an older one they drift with it.
+    All three are so for tokens that the policy itself sampled, not an older one, and token by token: the gradient of k2
+    or k3 does not see how a token leads to others that are farther off. k1 in the reward does.
 
     Args:
         logprobs, reference_logprobs: Of the same tokens, any one shape.

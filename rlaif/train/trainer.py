@@ -324,6 +324,12 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
         if self.args.should_save:
             save_file(values, Path(output_dir or self.args.output_dir) / VALUES_FILE)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Weights that are tied to others are in no checkpoint, and are there all the same."""
+        tied = set(getattr(self.accelerator.unwrap_model(self.model), "_tied_weights_keys", None) or ())
+        load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self._objective.needs_values:
             with values_detached(self.model):

@@ -113,6 +113,17 @@ def test_an_evaluation_before_the_first_batch_stands_beside_the_start() -> None:
     assert not signs.watched_fell([first, later._replace(reward=None)], None).is_sign
 
 
+def test_without_an_error_nothing_is_sure() -> None:
+    start = Estimate(0.0, 0.02)
+    assert signs.watched_fell(evaluations(0.6, 0.1, error=0.0), start) == signs.NOTHING
+    first, second = evaluations(0.6, 0.1)
+    assert signs.watched_fell([first._replace(watched_error=0.0), second], start) == signs.watched_fell(
+        [first, second], start
+    )
+    assert signs.win_rate_low([Estimate(0.0, 0.0)], series_of(0.0, 0.5, 0.05)) == signs.NOTHING
+    assert signs.accuracy_fell([Estimate(1.0, 0.0), Estimate(0.0, 0.0)]) == signs.NOTHING
+
+
 def test_the_starts_answers_are_preferred_though_the_reward_rose() -> None:
     reward = series_of(0.0, 0.5, 0.05)
     # (0.5 - 0.3) / 0.04 = 5 standard errors, 4 are enough.

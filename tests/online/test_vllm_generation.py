@@ -135,16 +135,6 @@ def test_an_adapter_follows_the_policy_and_a_nucleus_is_not_in_the_log_probabili
     generator.close()
 
 
-@needs_vllm
-def test_an_engine_that_does_not_start_says_why(tiny: Path) -> None:
-    generator = VllmGenerator(
-        policy_of(tiny), source_of(tiny), STOPS, temperature=1.0, engine_args=("max_model_len=100000",)
-    )
-    with pytest.raises(BackendUnusableError, match="rollouts: vLLM does not start: .*max_model_len"):
-        generator.generate(jobs_of(1.0))
-    assert generator.process_id is None
-
-
 # --- without vLLM -----------------------------------------------------------------------------------------------------
 
 
@@ -160,6 +150,16 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(vllm_generation, "vllm_folder", lambda: folder)
     monkeypatch.setattr("rlaif.backends.vllm_args.vllm_folder", lambda: folder)
     return folder
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM starts here")
+def test_an_engine_that_does_not_start_says_why_and_is_not_started_again(tiny: Path, installed: Path) -> None:
+    generator = VllmGenerator(policy_of(tiny), source_of(tiny), STOPS, temperature=1.0)
+    with pytest.raises(BackendUnusableError, match="rollouts: vLLM does not start: ModuleNotFoundError: No module"):
+        generator.generate(jobs_of(1.0))
+    assert generator.process_id is None
+    with pytest.raises(BackendUnusableError, match="rollouts: vLLM writes no more: ModuleNotFoundError"):
+        generator.sync_weights(1)
 
 
 def test_a_temperature_with_a_nucleus_is_refused(tiny: Path, installed: Path) -> None:
