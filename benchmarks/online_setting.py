@@ -81,7 +81,7 @@ def first_visits(folder: Path, count: int) -> list[str]:
 
     config = resolve(ONLINE_CONFIGS["grpo"], None, grpo_settings(folder, 1))
     visits = Visits(gather(config, SilentTrainingListener()).rows, SEED)
-    return [visits[number].row.prompt.text for number in range(count)]
+    return [visits[number].row.prompt.prompt[0].content for number in range(count)]
 
 
 def grpo_settings(folder: Path, steps: int, **more: Any) -> dict[str, Any]:
@@ -107,6 +107,43 @@ def grpo_settings(folder: Path, steps: int, **more: Any) -> dict[str, Any]:
         "seed": SEED,
         "device": "cpu",
         **more,
+    }
+
+
+def prepare_large(folder: Path) -> None:
+    """Save a random model of 93 M parameters with the tokenizer of the policy that ships, and prompts for it."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    import rlaif
+
+    tokenizer = AutoTokenizer.from_pretrained(Path(rlaif.__file__).parent / "backends" / "builtin_policy_model")
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=4096, hidden_size=768, intermediate_size=2048,
+        num_hidden_layers=12, num_attention_heads=12, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(SEED)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_rows(folder / "prompts.jsonl", [{"prompt": f"Name {number} good reasons."} for number in range(20)])
+
+
+def drlaif_settings(folder: Path, steps: int) -> dict[str, Any]:
+    """`rlaif train drlaif` on the large model, whose judge says nothing in particular."""
+    return {
+        "model": str(folder),
+        "data": str(folder / "prompts.jsonl"),
+        "reward": ("judge",),
+        "min_label_mass": 0.0,
+        "guards": "off",
+        "suite": "none",
+        "response_tokens": 32,
+        "batch_size": 4,
+        "max_steps": steps,
+        "save_every": 10**6,
+        "seed": SEED,
+        "device": "cpu",
     }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rlaif.backends.registry import is_demonstration
 from rlaif.cli.arguments import CommandLine, parse
 from rlaif.cli.progress import StagedDisplay, money
-from rlaif.cli.runs import REAL_JUDGE, aligned, estimate_text, finish, nearby, spent_lines
+from rlaif.cli.runs import REAL_JUDGE, aligned, finish, folder_lines, nearby, print_estimate, spent_lines
 from rlaif.engine.evaluation_config import EvaluateConfig, is_policy
 from rlaif.visibility import visible
 
@@ -46,14 +46,12 @@ class EvaluateCommand:
 def run(argv: Sequence[str]) -> int:
     """Run the command; returns the exit code."""
     command = parse(EvaluateCommand, argv, LINE)
-    from rlaif.cli.interruption import run_interruptible
     from rlaif.engine.evaluation import run_evaluate  # after --help, which needs none of it
     from rlaif.engine.evaluation_plan import estimate_evaluation
 
     config = command.run
     if config.dry_run:
-        print(estimate_text(run_interruptible(estimate_evaluation(config), on_stopping=lambda: None)))
-        return 0
+        return print_estimate(estimate_evaluation(config))
     typed = shlex.join([*LINE.prog.split(), *argv])
     answering = ["answering" for side in (config.a, config.b) if is_policy(side)]
     display = StagedDisplay([*answering, "judging"], is_quiet=command.quiet)
@@ -74,8 +72,7 @@ def summary(outcome: EvaluateOutcome, config: EvaluateConfig) -> str:
         *spent_lines(outcome.run, "judged"),
         *[(f"answers of {letter.upper()}", _spent(outcome, letter)) for letter in outcome.answering],
         ("figures", f"{folder}/evaluation.json"),
-        ("dataset", f"{folder}/data (datasets.load_dataset({folder!r}))" if outcome.run.rows else "no row was judged"),
-        ("about it", f"{folder}/README.md"),
+        *folder_lines(outcome.run.folder, "" if outcome.run.rows else "no row was judged"),
     ]
     if any(map(is_demonstration, config.backend.judge)):
         lines.append(("real judge", f"add {REAL_JUDGE}, with OPENAI_API_KEY set and another -o"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rlaif.cli.arguments import CommandLine, parse
 from rlaif.cli.progress import display_for
-from rlaif.cli.runs import aligned, estimate_text, finish, nearby, spent_lines
+from rlaif.cli.runs import aligned, finish, folder_lines, nearby, print_estimate, spent_lines
 from rlaif.engine.generation_config import GenerateConfig
 from rlaif.policy_records import DropReason
 from rlaif.visibility import visible
@@ -43,13 +43,11 @@ class GenerateCommand:
 def run(argv: Sequence[str]) -> int:
     """Run the command; returns the exit code."""
     command = parse(GenerateCommand, argv, LINE)
-    from rlaif.cli.interruption import run_interruptible
     from rlaif.engine.generation import estimate_generation, run_generate  # after --help, which needs none of it
 
     config = command.run
     if config.dry_run:
-        print(estimate_text(run_interruptible(estimate_generation(config), on_stopping=lambda: None)))
-        return 0
+        return print_estimate(estimate_generation(config))
     typed = shlex.join([*LINE.prog.split(), *argv])
     display = display_for(is_quiet=command.quiet, doing="answering")
     outcome = finish(run_generate(config, display, command=typed), display, resume=f"resume with: {typed}")
@@ -74,8 +72,7 @@ def summary(outcome: GenerateOutcome) -> str:
         *([("cut off", f"{cut_off:,} at the most tokens ({how})")] if cut_off else []),
         *([("empty", f"{empty:,} (--drop empty leaves them out)")] if empty else []),
         ("comparisons", f"{outcome.comparisons:,}" + _of_single(outcome.single)),
-        ("dataset", f"{folder}/data (datasets.load_dataset({folder!r}))" if run.rows else "no row was answered"),
-        ("about it", f"{folder}/README.md"),
+        *folder_lines(run.folder, "" if run.rows else "no row was answered"),
         *([("next", f"rlaif label {folder}/comparisons -o LABELS")] if outcome.comparisons else []),
     ]
     return aligned(lines)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlaif.cli.reports import failure_lines, failure_parts, reply_text, rows_line, spent_of_run, titled
+from rlaif.cli.policy_reports import draw_text, fault_counts, policy_text, settings_text, written_report
+from rlaif.cli.reports import failure_lines, rows_line, spent_of_run
 from rlaif.cli.runs import aligned, nearby
 from rlaif.engine.explaining import ExplainedCandidates
 
@@ -23,13 +24,12 @@ def generation_report(folder: Path, known: Mapping[str, Any]) -> str:
     names = ("keep_duplicates" if config.get("keep_duplicates") else "near_duplicate", "pairs", "seed")
     settings = {**sampling, "drop": " and ".join(config.get("drop") or ()) or None}
     settings |= {name: config.get(name) for name in names}
-    shown = [f"{name} {value}" for name, value in settings.items() if value is not None]
     by_policy = counts.get("by_policy") or {}
     lines = [
         ("run", f"{nearby(folder)} ({known.get('status')})"),
         ("command", str(known.get("repeat") or "not recorded")),
         *[("policy", _policy(policy, by_policy.get(policy.get("name")))) for policy in known.get("policies") or ()],
-        ("settings", ", ".join(shown)),
+        ("settings", settings_text(settings)),
         ("input", str(config.get("input"))),
         ("rows", rows_line(counts, "answered")),
         ("comparisons", f"{counts.get('comparisons', 0):,}"),
@@ -39,40 +39,26 @@ def generation_report(folder: Path, known: Mapping[str, Any]) -> str:
 
 
 def _policy(policy: Mapping[str, Any], counts: Mapping[str, Any] | None) -> str:
-    name = f"{policy.get('name')}{' (a demonstration policy)' if policy.get('is_demonstration') else ''}"
+    name = policy_text(policy)
     if not counts:
         return name
     parts = [f"{counts.get('sampled', 0):,} sampled", f"{counts.get('kept', 0):,} kept"]
     if dropped := counts.get("dropped"):
         parts.append(f"left out {', '.join(f'{count:,} {reason}' for reason, count in dropped.items())}")
-    faults = {"empty": "empty", "cut_off": "cut off"}
-    parts += [f"{count:,} {word}" for key, word in faults.items() if (count := counts.get(key))]
+    parts += fault_counts(counts, {"empty": "empty", "cut_off": "cut off"})
     return f"{name}: {'; '.join(parts)}"
 
 
 def candidates_report(known: ExplainedCandidates) -> str:
     """Everything known of one row of candidates; its replies, where the row is not written."""
-    parts = [f"----- row {known.id} -----"]
-    if known.row is None:
-        parts.append("no candidates: the row failed, or is not written yet")
-        parts += [titled(f"{stage}: reply", reply_text(reply)) for stage, reply in known.replies]
-    else:
-        parts += [titled(title, text) for title, text in _texts_of(known.row)]
-        parts.append(f"replies in the journal: {', '.join(reply.stage for reply in known.replies) or 'none'}")
-    return "\n\n".join([*parts, *failure_parts(known.failures)])
+    replies = ", ".join(reply.stage for reply in known.replies) or "none"
+    return written_report(known, missing="no candidates", texts_of=_texts_of, replies=replies)
 
 
 def _texts_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    prompt = row["prompt"]
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    yield from ((f"prompt, {turn['role']}", turn["content"]) for turn in turns)
     columns = (row["responses"], row["policies"], row["finish_reasons"], row["seeds"])
     for number, (text, policy, reason, seed) in enumerate(zip(*columns, strict=True), 1):
-        yield f"response {number}: {policy}, {_draw(seed)}, finish reason {reason}", text
+        yield f"response {number}: {policy}, {draw_text(seed)}, finish reason {reason}", text
     for each in row["dropped"]:
         why = f"{each['reason']}{' ' if each['detail'] else ''}{each['detail']}"
-        yield f"left out ({why}): {each['policy']}, {_draw(each['seed'])}", each["response"]
-
-
-def _draw(seed: int | None) -> str:
-    return "greedy" if seed is None else f"seed {seed}"
+        yield f"left out ({why}): {each['policy']}, {draw_text(each['seed'])}", each["response"]

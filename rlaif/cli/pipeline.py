@@ -73,6 +73,7 @@ def stage_commands() -> dict[str, StageCommand]:
     from rlaif.engine.revision_config import ReviseConfig
     from rlaif.engine.reweight_config import ReweightConfig
     from rlaif.engine.training_config import TRAIN_CONFIGS
+    from rlaif.online.config import ONLINE_CONFIGS
 
     figures = ("audit", ("matplotlib", "sklearn", "scipy", "statsmodels"))
     filtered = (("filter", ""), *_LABELS)
@@ -91,6 +92,10 @@ def stage_commands() -> dict[str, StageCommand]:
         **{
             f"train {method}": StageCommand(config, "data", filtered, needs=("train", ("accelerate", "matplotlib")))
             for method, config in TRAIN_CONFIGS.items()
+        },
+        **{
+            f"train {method}": StageCommand(config, "data", needs=("train", ("accelerate", "matplotlib")))
+            for method, config in ONLINE_CONFIGS.items()
         },
     }
 

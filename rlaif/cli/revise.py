@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rlaif.cli.arguments import CommandLine, parse
 from rlaif.cli.progress import StagedDisplay, money
-from rlaif.cli.runs import aligned, estimate_text, finish, nearby, spent_lines
+from rlaif.cli.runs import aligned, finish, folder_lines, nearby, print_estimate, spent_lines
 from rlaif.engine.revision_config import ReviseConfig
 from rlaif.visibility import visible
 
@@ -47,13 +47,11 @@ class ReviseCommand:
 def run(argv: Sequence[str]) -> int:
     """Run the command; returns the exit code."""
     command = parse(ReviseCommand, argv, LINE)
-    from rlaif.cli.interruption import run_interruptible
     from rlaif.engine.revision import estimate_revision, run_revise  # after --help, which needs none of it
 
     config = command.run
     if config.dry_run:
-        print(estimate_text(run_interruptible(estimate_revision(config), on_stopping=lambda: None)))
-        return 0
+        return print_estimate(estimate_revision(config))
     typed = shlex.join([*LINE.prog.split(), *argv])
     display = StagedDisplay(("revising", "judging"), is_quiet=command.quiet)
     outcome = finish(run_revise(config, display, command=typed), display, resume=f"resume with: {typed}")
@@ -91,8 +89,7 @@ def summary(outcome: ReviseOutcome, config: ReviseConfig) -> str:
         *([("judging", _spent(labeling))] if labeling else []),
         ("sft", f"{tables.demonstrations:,} rows in {folder}/sft"),
         ("comparisons", f"{tables.comparisons:,} in {folder}/comparisons{unchanged}; {labels}"),
-        ("dataset", f"{folder}/data (datasets.load_dataset({folder!r}))" if run.rows else "no row was revised"),
-        ("about it", f"{folder}/README.md"),
+        *folder_lines(run.folder, "" if run.rows else "no row was revised"),
     ]
     return aligned(lines)
 

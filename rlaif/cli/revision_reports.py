@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlaif.cli.reports import failure_lines, failure_parts, reply_text, rows_line, spent_of_run, titled
+from rlaif.cli.policy_reports import draw_text, fault_counts, policy_text, settings_text, written_report
+from rlaif.cli.reports import failure_lines, rows_line, spent_of_run
 from rlaif.cli.runs import aligned, nearby
 from rlaif.engine.explaining import ExplainedCandidates
 
@@ -20,19 +21,17 @@ def revision_report(folder: Path, known: Mapping[str, Any]) -> str:
     """
     config, counts = known.get("config") or {}, known.get("counts") or {}
     settings = {**(config.get("revising") or {}), "labels": config.get("labels"), "seed": config.get("seed")}
-    shown = [f"{name} {value}" for name, value in settings.items() if value is not None]
     judging, revisions, length = config.get("judging") or {}, counts.get("revisions") or {}, counts.get("length") or {}
     faults = {"cut_off": "cut off", "empty": "empty", "refused": "refused", "ran_on": "ran on"}
-    told = [f"{revisions.get('asked', 0):,} asked for"]
-    told += [f"{count:,} {word}" for key, word in faults.items() if (count := revisions.get(key))]
+    told = [f"{revisions.get('asked', 0):,} asked for", *fault_counts(revisions, faults)]
     drawn = ", ".join(f"{name} {times:,}" for name, times in (counts.get("by_principle") or {}).items())
     preference = counts.get("judge_preference")
     lines = [
         ("run", f"{nearby(folder)} ({known.get('status')})"),
         ("command", str(known.get("repeat") or "not recorded")),
-        *[("policy", _policy(policy)) for policy in known.get("policies") or ()],
+        *[("policy", policy_text(policy)) for policy in known.get("policies") or ()],
         ("principles", f"{judging.get('constitution')}: {judging.get('principles')}{f' ({drawn})' if drawn else ''}"),
-        ("settings", ", ".join(shown)),
+        ("settings", settings_text(settings)),
         ("input", str(config.get("input"))),
         ("rows", rows_line(counts, "revised")),
         ("revisions", "; ".join(told)),
@@ -45,10 +44,6 @@ def revision_report(folder: Path, known: Mapping[str, Any]) -> str:
     return "\n".join([aligned(lines), *failure_lines(folder)])
 
 
-def _policy(policy: Mapping[str, Any]) -> str:
-    return f"{policy.get('name')}{' (a demonstration policy)' if policy.get('is_demonstration') else ''}"
-
-
 def _preferred(preference: Mapping[str, Any]) -> str:
     words = {"overall": "of all", "where_longer": "of the longer", "where_shorter": "of the shorter"}
     figures = [(words[key], preference.get(key) or {}) for key in words]
@@ -57,20 +52,10 @@ def _preferred(preference: Mapping[str, Any]) -> str:
 
 def chain_report(known: ExplainedCandidates) -> str:
     """Everything known of one row of revised responses; its replies, where the row is not written."""
-    parts = [f"----- row {known.id} -----"]
-    if known.row is None:
-        parts.append("no chain: the row failed, or is not written yet")
-        parts += [titled(f"{stage}: reply", reply_text(reply)) for stage, reply in known.replies]
-    else:
-        parts += [titled(title, text) for title, text in _texts_of(known.row)]
-        parts.append(f"replies in the journal: {len(known.replies):,}")
-    return "\n\n".join([*parts, *failure_parts(known.failures)])
+    return written_report(known, missing="no chain", texts_of=_texts_of, replies=f"{len(known.replies):,}")
 
 
 def _texts_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    prompt = row["prompt"]
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    yield from ((f"prompt, {turn['role']}", turn["content"]) for turn in turns)
     reason = row["initial_finish_reason"]
     yield (
         "initial response: " + ("from the input" if reason is None else f"finish reason {reason}"),
@@ -86,5 +71,6 @@ def _texts_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _title(name: str, of_round: Mapping[str, Any], kind: str) -> str:
     seed = of_round["seeds"][kind == "revision"]
     refusal = of_round[f"{kind}_refusal"]
-    draw = "greedy" if seed is None else f"seed {seed}"
-    return f"{name}: {draw}, finish reason {of_round[f'{kind}_finish_reason']}" + (f" ({refusal})" if refusal else "")
+    return f"{name}: {draw_text(seed)}, finish reason {of_round[f'{kind}_finish_reason']}" + (
+        f" ({refusal})" if refusal else ""
+    )

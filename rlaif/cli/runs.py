@@ -32,7 +32,9 @@ def run_or_estimate(
 ) -> int:
     """Run a command of this kind, or count what it would ask with `--dry-run`; returns the exit code."""
     if config.dry_run:
-        return _estimate(kind, config)
+        from rlaif.engine.estimating import estimate
+
+        return print_estimate(estimate(kind, config))
     return _run(kind, config, shlex.join([*line.prog.split(), *argv]), is_quiet=is_quiet)
 
 
@@ -82,11 +84,11 @@ def finish(
         display.close()
 
 
-def _estimate(kind: RunKind[Any, Any, Any], config: RunConfig) -> int:
+def print_estimate(work: Coroutine[Any, Any, Estimate]) -> int:
+    """Count what a command would ask, and say it; returns the exit code."""
     from rlaif.cli.interruption import run_interruptible
-    from rlaif.engine.estimating import estimate
 
-    print(estimate_text(run_interruptible(estimate(kind, config), on_stopping=lambda: None)))
+    print(estimate_text(run_interruptible(work, on_stopping=lambda: None)))
     return 0
 
 
@@ -114,15 +116,10 @@ def estimate_text(estimate: Estimate) -> str:
 
 def summary(kind: RunKind[Any, Any, Any], outcome: RunOutcome[Any], config: RunConfig) -> str:
     """The table at the end of a run."""
-    folder = nearby(outcome.folder)
     lines = [
         *spent_lines(outcome, kind.done),
         *statistics_lines(outcome.statistics.as_json()),
-        (
-            "dataset",
-            f"{folder}/data (datasets.load_dataset({folder!r}))" if outcome.rows else f"no row was {kind.done}",
-        ),
-        ("about it", f"{folder}/README.md"),
+        *folder_lines(outcome.folder, "" if outcome.rows else f"no row was {kind.done}"),
     ]
     if any(map(is_demonstration, config.backend.judge)):
         lines.append(("real judge", f"add {REAL_JUDGE}, with OPENAI_API_KEY set and another -o"))
@@ -144,6 +141,17 @@ def spent_lines(outcome: RunOutcome[Any], done: str) -> list[tuple[str, str]]:
     ]
 
 
+def folder_lines(folder: Path, nothing: str) -> list[tuple[str, str]]:
+    """Where a run's rows and its card are.
+
+    Args:
+        folder: Of the run.
+        nothing: What to say in place of its rows where it has none; "" where it has some.
+    """
+    name = nearby(folder)
+    return [("dataset", nothing or f"{name}/data (datasets.load_dataset({name!r}))"), ("about it", f"{name}/README.md")]
+
+
 def relabel_lines(outcome: RelabelOutcome, done: str) -> list[tuple[str, str]]:
     """What became of a run whose labels were made from another's; `done` says what they were, such as "calibrated"."""
     folder = nearby(outcome.folder)
@@ -156,8 +164,7 @@ def relabel_lines(outcome: RelabelOutcome, done: str) -> list[tuple[str, str]]:
             f"prob_a by {outcome.moved:.3f} on average; {outcome.changed_sides:,} rows{share} have another verdict",
         ),
         ("calls", "0"),
-        ("dataset", f"{folder}/data (datasets.load_dataset({folder!r}))" if outcome.rows else "no rows"),
-        ("about it", f"{folder}/README.md"),
+        *folder_lines(outcome.folder, "" if outcome.rows else "no rows"),
     ]
 
 

@@ -92,14 +92,14 @@ class Reference:
     """
 
     def __init__(self, policy: nn.Module, model: nn.Module | None, plan: ComputePlan) -> None:
-        self._policy, self._model = policy, model
-        self.plan = plan
+        self._policy = policy
+        self.model, self.plan = model, plan
 
     @contextmanager
     def computing(self) -> Iterator[nn.Module]:
         """Within, the model that computes as the reference does."""
-        if self._model is not None:
-            yield self._model
+        if self.model is not None:
+            yield self.model
             return
         with adapter_off(self._policy):
             yield self._policy

@@ -7,6 +7,7 @@ from rlaif.engine.training_curves import plot_curves
 from rlaif.online.card import OnlineCardFacts, render_card
 from rlaif.online.curves import CURVES
 from rlaif.online.inputs import judges_of
+from rlaif.online.memory import peak_bytes
 from rlaif.online.session import OnlineRun, OnlineSession
 from rlaif.train.checkpoints import writing
 from rlaif.train.models import save_trained
@@ -33,6 +34,7 @@ def finish(session: OnlineSession, run: OnlineRun) -> dict[str, float]:
         signs=[sign._asdict() for sign in run.signs],
         suite=[as_dict(row) for row in run.suite],
         counts=run.counts,
+        peak_memory_bytes=peak_bytes(run.trainer.args.device),
         rows={"prompts": len(session.inputs.rows), "watched": len(session.inputs.watched)},
     )
     return metrics

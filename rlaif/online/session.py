@@ -36,10 +36,11 @@ from rlaif.models.values import plan_values
 from rlaif.online.assessing import Assessed, Reference, assess
 from rlaif.online.config import ROUNDS, OnlineConfig
 from rlaif.online.feed import FeedPlan, Imitation, RolloutFeed
-from rlaif.online.generation import Generator, HfGenerator
+from rlaif.online.generation import Generator, HfGenerator, base_of
 from rlaif.online.guard_signs import Sign
 from rlaif.online.inputs import OnlineInputs, Sizes, rates, self_judging
 from rlaif.online.kept import KeptRollouts
+from rlaif.online.memory import memory_note, weight_bytes
 from rlaif.online.recipes import Recipe, make_recipe
 from rlaif.online.self_judge import SelfJudge
 from rlaif.online.source import Readings, RolloutSource
@@ -255,6 +256,7 @@ class OnlineSession:
     ) -> PreferenceTrainer:
         config, inputs = self.config, self.inputs
         reference = self._reference(model, plan) if self.recipe.needs_reference else None
+        self._tell_memory(model, reference)
         source = RolloutSource(
             Visits(inputs.rows, config.seed), generator, scorer, self.recipe,
             self._readings(model, plan, reference), config.rollout,
@@ -282,6 +284,15 @@ class OnlineSession:
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         return trainer
+
+    def _tell_memory(self, model: PreTrainedModel, reference: Reference | None) -> None:
+        """Say what the weights take, beside a model for each role."""
+        roles = 1 + (reference is not None) + self_judging(self.config) + self.recipe.needs_values
+        others = [] if reference is None or reference.model is None else [reference.model]
+        held, base = weight_bytes([model, *others]), weight_bytes([base_of(model)])
+        self.facts["memory"] = {"weights_bytes": held, "roles": roles, "as_separate_models_bytes": roles * base}
+        if roles > 1:
+            self.listener.on_message(memory_note(held, base, roles))
 
     def _feed_plan(self) -> FeedPlan:
         sizes = self.sizes

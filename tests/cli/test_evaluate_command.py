@@ -82,7 +82,7 @@ def test_kill_9_repeats_almost_nothing_and_leaves_the_same_result() -> None:
         assert calls.total() == len(calls) == 12 * 5  # an answer, two orders, two single responses
     with ScriptedServer(answer) as server:
         command = arguments(server, "--harmless")
-        for moment in (6, 25, 50):  # while the model answers, and twice while the judge does
+        for moment in (6, 40):  # while the model answers, and while the judge does
             with subprocess.Popen([*RLAIF, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
                 deadline = time.monotonic() + 60
                 while asked(server).total() < moment:
@@ -92,7 +92,7 @@ def test_kill_9_repeats_almost_nothing_and_leaves_the_same_result() -> None:
                 os.kill(process.pid, signal.SIGKILL)
                 process.communicate()
         assert main([*command, "--quiet"]) == 0
-        assert asked(server).total() <= 12 * 5 + 3 * (4 + 8)
+        assert asked(server).total() <= 12 * 5 + 2 * (4 + 8)
         assert set(asked(server)) == set(calls)
     assert results("run") == results("whole")
 
@@ -103,7 +103,7 @@ def test_the_table_says_who_wins_and_where_the_rest_is(capsys: pytest.CaptureFix
     shown = capsys.readouterr()
     assert shown.out.splitlines()[0] == "A wins 0, B wins 0, 6 ties (6 rows, 6 prompts); in brackets, 95 % intervals"
     assert "A preferred" in shown.out
-    assert "figures       run/evaluation.json" in shown.out.replace("  run/", "  run/")
+    assert ["figures", "run/evaluation.json"] in [line.split() for line in shown.out.splitlines()]
     assert "judging 6 rows with fake:longer" in shown.err
     assert main(["show", "run", "run"]) == 2
     assert "see README.md and evaluation.json in it" in capsys.readouterr().err
@@ -123,11 +123,11 @@ def test_responses_without_a_partner_are_named_and_told_by_the_exit_code(capsys:
 def test_wrong_use_is_told_at_once_and_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     write_sides(2)
     assert main(["evaluate", "a.jsonl", "-o", "run"]) == 2
-    assert "B: is missing" in capsys.readouterr().err
+    assert "B is missing" in capsys.readouterr().err
     assert main(["evaluate", "a.jsonl", "b.jsonl", "-o", "run", "--policy-top-p", "0", "--resamples", "5"]) == 2
     said = capsys.readouterr().err
     assert "--policy-top-p: 0 leaves no token to choose from" in said
-    assert "--resamples: 5, expected" in said
+    assert "--resamples: '5', expected" in said
     assert main(["evaluate", "a.jsonl", "nowhere.jsonl", "-o", "run"]) == 2
     assert "nowhere.jsonl" in capsys.readouterr().err
     assert not Path("run").exists()
@@ -160,14 +160,7 @@ def test_a_judge_that_goes_away_stops_the_run_and_says_how_to_go_on(capsys: pyte
 
 
 def test_help_names_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main_help()
+    assert main(["evaluate", "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("usage: rlaif evaluate A B -o DIR [flags]")
     assert "--harmless" in shown
-
-
-def main_help() -> None:
-    from rlaif.cli.evaluate import run
-
-    run(["--help"])

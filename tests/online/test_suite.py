@@ -12,7 +12,9 @@ from tiny_models import byte_level_tokenizer, make_model
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rlaif.errors import ConfigError
+from rlaif.models.batches import collate
 from rlaif.models.encoding import ExampleEncoder
+from rlaif.models.logprobs import token_logprobs
 from rlaif.online.suite import ItemScore, SuiteItem, SuiteScores, compare, run_suite, suite_items, summary
 from rlaif.records import Turn
 from rlaif.train.step_inputs import ComputePlan
@@ -68,14 +70,11 @@ def test_training_on_the_right_answers_shows(model: PreTrainedModel) -> None:
     before = run_suite(trained, encoder, items, plan)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-2)
     rows = [encoder.example(item.id, (Turn("user", item.prompt),), [item.right]) for item in items]
-    for _ in range(8):
-        for row in rows:
-            ids = torch.tensor([row.prompt + row.completions[0]])
-            labels = ids.clone()
-            labels[0, : len(row.prompt)] = -100
-            optimizer.zero_grad()
-            trained(input_ids=ids, labels=labels).loss.backward()
-            optimizer.step()
+    batch = collate(rows, is_packed=True)
+    for _ in range(12):
+        optimizer.zero_grad()
+        (-token_logprobs(trained, batch).sums.mean()).backward()
+        optimizer.step()
     after = run_suite(trained, encoder, items, plan)
     rows_after = {row.measure: row for row in compare(before, after)}
     assert rows_after["right"].after.value == 1.0
