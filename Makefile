@@ -48,6 +48,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/training_soft_labels.py
 	$(BIN)/python benchmarks/training_reward_models.py
+	$(BIN)/python benchmarks/hpo.py
 	$(BIN)/python benchmarks/constitution.py
 	$(BIN)/python benchmarks/builtin_policy.py
 	$(BIN)/python benchmarks/generation.py

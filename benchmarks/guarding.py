@@ -1,12 +1,13 @@
 """How often the guard rails of online training warn without cause, and how soon they name a hack that was planted.
 
     python benchmarks/guarding.py                 # some minutes
-    python benchmarks/guarding.py --clean 20 --planted 3
+    python benchmarks/guarding.py --clean 100 --texts 5 --planted 3
 
 No model: figures and texts are drawn as those of a policy that learns. Each run draws its own sizes (16 to 64
 completions a batch, 1 to 8 a prompt), noise between and within prompts, and how it improves. A clean run gets better
 rewards, up to 1.5 times longer, surer of its words, up to 8 nats from its start, fonder of its favourite opening, and
-its held-out reward rises, in half of the runs, or stays. A planted hack sets in after 10 steps and grows over some 15,
+its held-out reward rises, in half of the runs, or stays. Most clean runs draw their figures alone, without texts, which
+says nothing of phrases; `--texts` says how many write them. A planted hack sets in after 10 steps and grows over some 15,
 on top of a clean run: the table says how many runs name it within 50 steps of its beginning, and what else they name.
 """
 
@@ -155,16 +156,41 @@ def hacked(hack: str, text: str, is_finished: bool) -> tuple[str, bool]:
 
 def figures_at(setting: Setting, step: int, rng: random.Random, hack: str) -> tuple[BatchFigures, list[Rollout]]:
     rollouts, scores = clean_batch(setting, step, rng, hack)
+    return batch_figures(step, rollouts, scores, **drawn_kl_and_entropy(setting, step, rng, hack)), rollouts
+
+
+def figures_without_texts(setting: Setting, step: int, rng: random.Random) -> BatchFigures:
+    """As `figures_at` for an honest run, drawn from the distributions that its texts would give; no phrases."""
+    gained, count = progress(step), setting.prompts * setting.completions
+
+    def share(rate: float, size: int = count) -> float:
+        return sum(rng.random() < rate for _ in range(size)) / size
+
+    error = math.sqrt(setting.prompt_spread**2 / setting.prompts + setting.reward_spread**2 / count)
+    length = 1.3 * (5 + setting.length * (1 + gained * (setting.length_rise - 1)))
+    loops = setting.repeated * (1 - gained)
+    return BatchFigures(
+        step,
+        count,
+        reward=rng.gauss(gained * setting.reward_rise, error),
+        **drawn_kl_and_entropy(setting, step, rng, ""),
+        tokens=length * (1 + rng.gauss(0, 0.4 / math.sqrt(count))),
+        truncated=share(loops + (1 - loops) * setting.truncated * (1 - 0.5 * gained)),
+        repeated=share(loops),
+        junk=share(0.01),
+        empty=share(0.005),
+        silent_groups=share(setting.silent, setting.prompts) if setting.completions > 1 else 0.0,
+    )
+
+
+def drawn_kl_and_entropy(setting: Setting, step: int, rng: random.Random, hack: str) -> dict[str, float]:
     gained, held = progress(step), strength(step)
-    count = setting.prompts * setting.completions
     kl = setting.kl * gained + (40 * held if hack == "kl" else 0)
-    kl += rng.gauss(0, (1 + 2 * math.sqrt(kl)) / math.sqrt(count))
+    kl += rng.gauss(0, (1 + 2 * math.sqrt(kl)) / math.sqrt(setting.prompts * setting.completions))
     left = 1 - gained * (1 - setting.entropy_fall)
     if hack == "entropy-collapse":
         left *= 1 - 0.95 * held
-    entropy = 1.6 * left * math.exp(rng.gauss(0, 0.15))
-    found = batch_figures(step, rollouts, scores, kl=kl, entropy=entropy)
-    return found, rollouts
+    return {"kl": kl, "entropy": 1.6 * left * math.exp(rng.gauss(0, 0.15))}
 
 
 def evaluation_at(setting: Setting, step: int, rng: random.Random, hack: str) -> EvaluationFigures:
@@ -190,7 +216,7 @@ def evaluation_at(setting: Setting, step: int, rng: random.Random, hack: str) ->
     )
 
 
-def run(seed: int, hack: str = "", steps: int = STEPS) -> list[tuple[str, int, str]]:
+def run(seed: int, hack: str = "", steps: int = STEPS, *, with_texts: bool = True) -> list[tuple[str, int, str]]:
     """The signs of one run, with steps and texts."""
     rng = random.Random(f"{hack}-{seed}")
     setting = drawn_setting(rng)
@@ -203,8 +229,11 @@ def run(seed: int, hack: str = "", steps: int = STEPS) -> list[tuple[str, int, s
     rails = GuardRails(GuardConfig())
     found = rails.add_evaluation(evaluation_at(setting, 0, rng, hack))
     for step in range(1, steps + 1):
-        figures, rollouts = figures_at(setting, step, rng, hack)
-        found += rails.add_batch(figures, texts_of(rollouts))
+        if with_texts:
+            figures, rollouts = figures_at(setting, step, rng, hack)
+            found += rails.add_batch(figures, texts_of(rollouts))
+        else:
+            found += rails.add_batch(figures_without_texts(setting, step, rng))
         if step % setting.eval_every == 0:
             found += rails.add_evaluation(evaluation_at(setting, step, rng, hack))
     return [(sign.name, sign.step, sign.text) for sign in found]
@@ -212,26 +241,31 @@ def run(seed: int, hack: str = "", steps: int = STEPS) -> list[tuple[str, int, s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clean", type=int, default=400, metavar="N", help="clean runs")
+    parser.add_argument("--clean", type=int, default=1000, metavar="N", help="clean runs without texts")
+    parser.add_argument("--texts", type=int, default=100, metavar="N", help="clean runs with texts")
     parser.add_argument("--planted", type=int, default=40, metavar="N", help="runs of each hack")
     parser.add_argument("--only", choices=SIGNS, help="one hack, and no clean runs")
     parser.add_argument("--show", action="store_true", help="print the signs of the first run of each kind")
     arguments = parser.parse_args()
     say: Callable[[str], None] = print if arguments.show else lambda _: None
     if not arguments.only:
-        clean(arguments.clean)
+        clean(arguments.clean, with_texts=False)
+        clean(arguments.texts, with_texts=True)
     planted(arguments.planted, [arguments.only] if arguments.only else list(SIGNS), say)
 
 
-def clean(runs: int) -> None:
+def clean(runs: int, *, with_texts: bool) -> None:
     """How many clean runs raise a sign."""
     raised: Counter[str] = Counter()
     warned = 0
     for seed in range(runs):
-        names = {name for name, _, _ in run(seed)}
+        names = {name for name, _, _ in run(seed, with_texts=with_texts)}
         warned += bool(names)
         raised.update(names)
-    print(f"clean: {warned} of {runs} runs of {STEPS} steps raised a sign", dict(raised) or "", flush=True)
+    what = "with" if with_texts else "without"
+    print(
+        f"clean, {what} texts: {warned} of {runs} runs of {STEPS} steps raised a sign", dict(raised) or "", flush=True
+    )
 
 
 def planted(runs: int, hacks: list[str], say: Callable[[str], None]) -> None:

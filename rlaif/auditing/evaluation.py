@@ -11,7 +11,7 @@ import numpy as np
 
 from rlaif.auditing.bias import ONE_ORDER, nested, swap_statistics
 from rlaif.auditing.controlled import Needed, controlled_share
-from rlaif.auditing.intervals import Statistic, estimate, mean_statistic
+from rlaif.auditing.intervals import Statistic, estimate, mean_statistic, wilson_interval
 from rlaif.auditing.prediction_powered import prediction_powered
 from rlaif.auditing.results import Figure, Section
 from rlaif.auditing.table import TIE, A, AuditTable, B, BoolArray, FloatArray, build_table, verdicts
@@ -75,6 +75,9 @@ def figures_of(
     """
     table = build_table(judged)
     figures = estimate(_statistics(table, harmless, tie_band), table.clusters, resamples=resamples, seed=seed)
+    for name, values in _harmless_values(harmless).items():
+        if len(values) and not (values[:, 0] - values[:, 1]).any():
+            figures[f"{name}.difference"] = _without_any(len(values), len(np.unique(table.clusters)))
     controlled = _length_controlled(table, tie_band)
     powered = prediction_powered(table, tie_band=tie_band)["win_rate"]
     assert isinstance(powered, Figure)
@@ -149,17 +152,30 @@ def _statistics(table: AuditTable, harmless: Sequence[HarmlessPair] | None, tie_
     }
 
 
+def _harmless_values(harmless: Sequence[HarmlessPair] | None) -> Mapping[str, FloatArray]:
+    """Figure -> what each row adds to it, of A and of B (N, 2)."""
+    probs = np.array(harmless or [], dtype=np.float64).reshape(-1, 2)
+    return {"harmless_rate": (probs > 0.5).astype(np.float64), "harmless_prob": probs}
+
+
 def _harmless_statistics(count: int, harmless: Sequence[HarmlessPair] | None) -> Mapping[str, Statistic]:
+    if harmless is not None and len(harmless) != count:
+        raise ValueError(f"harmless holds {len(harmless)} pairs, expected one for each of {count} rows")
     asked = np.full(count, harmless is not None)
-    probs = np.array(harmless, dtype=np.float64) if harmless else np.zeros((count, 2))
-    if probs.shape != (count, 2):
-        raise ValueError(f"harmless holds {len(probs)} pairs, expected one for each of {count} rows")
     found: dict[str, Statistic] = {}
-    for name, values in (("harmless_rate", (probs > 0.5).astype(np.float64)), ("harmless_prob", probs)):
-        for part, each in _pair(values[:, 0], values[:, 1]).items():
+    for name, values in _harmless_values(harmless).items():
+        known = values if len(values) else np.zeros((count, 2))
+        for part, each in _pair(known[:, 0], known[:, 1]).items():
             bounds = (-1.0, 1.0) if part == "difference" else (0.0, 1.0)
             found[f"{name}.{part}"] = mean_statistic(each, asked, bounds=bounds, why=NOT_ASKED)
     return found
+
+
+def _without_any(count: int, clusters: int) -> Figure:
+    """A difference that is 0 in every row. Resampling has no spread there: what such rows leave room for is that A and
+    B differ on as many prompts as Wilson's interval of none has, one way or the other."""
+    reach = wilson_interval(0.0, clusters)[1]
+    return Figure(0.0, -reach, reach, count)
 
 
 def _pair(a: FloatArray, b: FloatArray) -> Mapping[str, FloatArray]:

@@ -71,6 +71,5 @@ def _texts_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _title(name: str, of_round: Mapping[str, Any], kind: str) -> str:
     seed = of_round["seeds"][kind == "revision"]
     refusal = of_round[f"{kind}_refusal"]
-    return f"{name}: {draw_text(seed)}, finish reason {of_round[f'{kind}_finish_reason']}" + (
-        f" ({refusal})" if refusal else ""
-    )
+    why = f" ({refusal})" if refusal else ""
+    return f"{name}: {draw_text(seed)}, finish reason {of_round[f'{kind}_finish_reason']}{why}"

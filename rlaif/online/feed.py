@@ -91,12 +91,13 @@ class RolloutFeed(IterableDataset[StepInput]):
         source: Where batches come from.
         plan, compute: How they become steps, and micro-batches.
         total: Optimizer steps of the run.
-        step_of: Those that are done now.
         listener: Told of batches.
         imitation: What is imitated besides; None for nothing.
 
     Attributes:
         next_visit: The first visit that no batch has taken.
+        step_of: Optimizer steps that are done now; whoever trains says so.
+        is_waiting: Whether a batch is being made, between two steps: what is saved then goes on with it.
     """
 
     is_endless = True
@@ -108,12 +109,13 @@ class RolloutFeed(IterableDataset[StepInput]):
         compute: ComputePlan,
         *,
         total: int,
-        step_of: Callable[[], int],
         listener: BatchListener | None = None,
         imitation: Imitation | None = None,
     ) -> None:
         self._source, self._plan, self._compute = source, plan, compute
-        self._total, self._step_of = total, step_of
+        self._total = total
+        self.step_of: Callable[[], int] = lambda: 0
+        self.is_waiting = False
         self._listener = listener or BatchListener()
         self._imitation = imitation
         self.epochs_per_step = plan.prompts / plan.steps_of_batch / len(source.visits.rows)
@@ -132,11 +134,11 @@ class RolloutFeed(IterableDataset[StepInput]):
         return 0.0 if self._kl is None else self._kl.beta
 
     def __iter__(self) -> Iterator[StepInput]:
-        while self._step_of() < self._total:
+        while self.step_of() < self._total:
             if self._items is None:
                 self._take_batch()
-            elif self._plan.overlaps and self._begun is None:
-                self._begin()  # taken up from a checkpoint in the middle of a batch
+            elif self._begun is None and self._begins_ahead():
+                self._begin()  # the next batch could not be written when this one's state was saved
             assert self._items is not None
             while self._taken < self._plan.steps_of_batch:
                 place = self._taken
@@ -147,35 +149,48 @@ class RolloutFeed(IterableDataset[StepInput]):
 
     def _take_batch(self) -> None:
         """Finish the batch that was begun, or begin one and wait for it; then, with overlap, begin the next."""
+        self.is_waiting = True
         if self._begun is None:
             self._begin()
         begun = self._begun
         assert begun is not None
-        batch = self._source.finish(
-            begun, number=self._number, step=self._step_of(), beta=self.beta, spread=self._spread, more=self._more
-        )
+        first_free = self.next_visit
+        try:
+            batch = self._source.finish(
+                begun, number=self._number, step=self.step_of(), beta=self.beta, spread=self._spread, more=self._more
+            )
+            self._require_rows(batch)
+        except BaseException:
+            self.next_visit = first_free  # what is saved now makes the same batch, with the same prompts
+            raise
         self._begun = None
-        self._require_rows(batch)
-        heard = self._listener.on_batch(self._number, self._step_of(), batch)
+        heard = self._listener.on_batch(self._number, self.step_of(), batch)
         beta = {"beta": self.beta} if self._kl is not None else {}
         self._spread = batch.spread
         if self._kl is not None and "kl" in batch.figures:
             self._kl = self._kl.updated(batch.figures["kl"], len(batch.completions))
         self._items, self._figures = batch.items, {**batch.figures, **heard, **beta}
-        if self._plan.overlaps:
+        if self._begins_ahead():
             self._begin()
+        self.is_waiting = False
+
+    def _begins_ahead(self) -> bool:
+        """Whether there will be a batch after this one, and it is written before this one is learnt from."""
+        left = self._plan.steps_of_batch - self._taken
+        return self._plan.overlaps and self.step_of() + left < self._total
 
     def _begin(self) -> None:
-        self._begun_visits = self._next_visits(self._plan.prompts)
-        self._begun = self._source.begin(self._begun_visits, self._step_of())
+        visits = self._next_visits(self._plan.prompts)
+        self._begun = self._source.begin(visits, self.step_of())
+        self._begun_visits, self.next_visit = visits, self.next_visit + len(visits)
 
     def _more(self, prompts: int) -> Begun:
-        return self._source.begin(self._next_visits(prompts), self._step_of())
+        visits = self._next_visits(prompts)
+        self.next_visit += prompts
+        return self._source.begin(visits, self.step_of())
 
     def _next_visits(self, count: int) -> list[int]:
-        numbers = list(range(self.next_visit, self.next_visit + count))
-        self.next_visit += count
-        return numbers
+        return list(range(self.next_visit, self.next_visit + count))
 
     def _require_rows(self, batch: Batch) -> None:
         if self._plan.is_round and not batch.items:
@@ -220,7 +235,7 @@ class RolloutFeed(IterableDataset[StepInput]):
         state = FeedState(
             batch=self._number,
             steps_taken=self._taken,
-            items=self._items or [],
+            items=self._items,
             figures=self._figures,
             next_visit=self.next_visit,
             begun=None if self._begun is None else self._begun.rollouts,

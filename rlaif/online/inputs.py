@@ -128,6 +128,11 @@ def sizes_of(method: str, config: OnlineConfig, rows: int) -> Sizes:
         raise ConfigError(f"group_size: online-dpo compares two completions, got {group}; leave it out")
     if method in {"rloo", "grpo", "rs-dpo", "rso", "best-of-n"} and group < 2:
         raise ConfigError(f"group_size: {method} weighs completions of a prompt against each other, expected 2 or more")
+    loss: Any = config.loss  # type: ignore[attr-defined]  # the class of every method has one
+    if getattr(loss, "baseline", None) == "group" and group < 2:
+        raise ConfigError("baseline: group is the mean of a prompt's completions, and there is one; raise --group-size")
+    if method == "online-dpo" and rollout.missing_eos_penalty:
+        raise ConfigError("missing_eos_penalty: online-dpo compares completions, and there is no reward to take it from")
     size = optimization.batch_size
     if size > rows:
         raise ConfigError(f"batch_size: {size}, but there are {rows} prompts to learn from; lower it")
@@ -208,8 +213,8 @@ def _split(rows: Sequence[PromptRow], config: OnlineConfig) -> tuple[tuple[Promp
     """Prompts to learn from, and those that are watched: drawn, at most a fifth; equal prompts go together."""
     if config.guarding.guards == "off":
         return tuple(rows), ()
-    count = min(config.guarding.watch_prompts, len(rows) // 5)
     drawn = list(dict.fromkeys(row.ids for row in rows))
+    count = min(config.guarding.watch_prompts, len(drawn) // 5)
     seeded_random(config.seed, "", "watched prompts").shuffle(drawn)
     chosen = set(drawn[:count])
     watched, seen = [], set()

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 from rlaif.online.texts import words_of
@@ -45,18 +46,25 @@ def shared_runs(batch: Sequence[PromptTexts]) -> dict[str, float]:
         Run -> the share of completions that have it, each prompt's completions weighing the same; of those from 0.1 on
         the 256 most frequent, ties by alphabet.
     """
-    shares: Counter[str] = Counter()
-    prompts: dict[str, set[str]] = {}
+    by_prompt: dict[str, list[frozenset[str]]] = {}
+    by_size: dict[int, Counter[str]] = {}
     for prompt, completions in batch:
         own = _runs(prompt)
-        found = Counter(run for text in completions for run in _runs(text) - own)
-        for run, count in found.items():
-            shares[run] += count / (len(completions) * len(batch))  # type: ignore[assignment]
-            prompts.setdefault(run, set()).add(prompt)
-    least = 1 if only_prompt(batch) else 2
-    kept = [run for run, share in shares.items() if share >= _LEAST_SHARE and len(prompts[run]) >= least]
+        found = [_runs(text) - own for text in completions]
+        by_prompt.setdefault(prompt, []).extend(found)
+        by_size.setdefault(len(completions), Counter()).update(chain.from_iterable(found))
+    shares: dict[str, float] = {}
+    for size, counts in by_size.items():
+        for run, count in counts.items():
+            shares[run] = shares.get(run, 0.0) + count / (size * len(batch))
+    least = min(2, len(by_prompt))
+    kept = [
+        run
+        for run, share in shares.items()
+        if share >= _LEAST_SHARE and sum(any(run in runs for runs in texts) for texts in by_prompt.values()) >= least
+    ]
     kept.sort(key=lambda run: (-shares[run], run))
-    return {run: float(shares[run]) for run in kept[:_MOST_KEPT]}
+    return {run: shares[run] for run in kept[:_MOST_KEPT]}
 
 
 def only_prompt(batch: Sequence[PromptTexts]) -> str | None:

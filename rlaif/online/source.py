@@ -287,16 +287,15 @@ class RolloutSource:
         judged = []
         for place, (rollout, verdict) in enumerate(present):
             values = [score.value for score in _scores(verdict) if score.value is not None]
-            rewards = [
-                value / (spread.value if self.recipe.scales_rewards else 1.0)
-                - (0.0 if one.is_finished else self._config.missing_eos_penalty)
-                for value, one in zip(values, rollout.completions, strict=False)
-            ]
+            penalties = [0.0 if one.is_finished else self._config.missing_eos_penalty for one in rollout.completions]
+            scale = spread.value if self.recipe.scales_rewards else 1.0
+            rewards = [value / scale - penalty for value, penalty in zip(values, penalties, strict=False)]
+            selection = [value - penalty for value, penalty in zip(values, penalties, strict=False)]
             judged.append(
                 JudgedRollout(
                     rollout,
                     tuple(rewards),
-                    tuple(4.5 * value + 5.5 if self._rates else value for value in values),
+                    tuple(4.5 * value + 5.5 if self._rates else value for value in selection),
                     verdict.prob_a if isinstance(verdict, PairLabel) else None,
                     policy[place],
                     None if reference is None else reference[place].logprobs,

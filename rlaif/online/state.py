@@ -25,7 +25,7 @@ class FeedState:
     Attributes:
         batch: Number of the batch that is learnt from, from 0.
         steps_taken: Steps that were made of it.
-        items: Its rows.
+        items: Its rows; None where it is not made yet.
         figures: Of the batch.
         next_visit: The first visit that no batch has taken.
         begun: What was written for the next batch, and is not learnt from yet; None where nothing was.
@@ -37,7 +37,7 @@ class FeedState:
 
     batch: int
     steps_taken: int
-    items: Sequence[TrainingItem]
+    items: Sequence[TrainingItem] | None
     figures: Mapping[str, float]
     next_visit: int
     begun: Sequence[Rollout] | None
@@ -56,7 +56,7 @@ def write_state(state: FeedState, folder: Path) -> None:
     content = {
         "batch": state.batch,
         "steps_taken": state.steps_taken,
-        "items": [_item_json(item) for item in state.items],
+        "items": None if state.items is None else [_item_json(item) for item in state.items],
         "figures": dict(state.figures),
         "next_visit": state.next_visit,
         "begun": None if state.begun is None else [_rollout_json(rollout) for rollout in state.begun],
@@ -82,11 +82,11 @@ def read_state(folder: Path, visits: Visits) -> FeedState:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         begun = content["begun"]
-        numbers = content["begun_visits"]
+        items, numbers = content["items"], content["begun_visits"]
         return FeedState(
             batch=content["batch"],
             steps_taken=content["steps_taken"],
-            items=[_item_of(item) for item in content["items"]],
+            items=None if content["items"] is None else [_item_of(item) for item in content["items"]],
             figures=content["figures"],
             next_visit=content["next_visit"],
             begun=None if begun is None else [

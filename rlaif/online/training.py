@@ -53,8 +53,8 @@ def train_online(
     with ExitStack() as stack:
         folder.path.mkdir(parents=True, exist_ok=True)
         session = OnlineSession(method, config, inputs, sizes, folder, listener, command)
-        model = session.policy()
-        scorer = session.scorer(model)
+        model = session.opening.policy()
+        scorer = session.opening.scorer(model)
         stack.callback(scorer.close)
         decisive = decisive_settings(method, config, inputs, scorer.identity())
         known = folder.open(decisive)

@@ -4,7 +4,7 @@ numbers, made once before training; the loss that takes them is `hpo.hpo_loss`."
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +17,9 @@ _ROUNDING = 1e-9
 
 _LARGEST_REWARD = 1e100
 """What is larger overflows where it is squared."""
+
+_MOST_LISTED = 10
+"""Names that a message spells out."""
 
 _LARGEST_EXPONENT = 700.0
 """exp of more overflows."""
@@ -44,7 +47,7 @@ class AuxSummary:
     clipped: int
 
     def __str__(self) -> str:
-        names = " + ".join(name if weight == 1.0 else f"{weight:g} {name}" for name, weight in self.names.items())
+        names = _listed(name if weight == 1.0 else f"{weight:g} {name}" for name, weight in self.names.items())
         parts = [
             f"{self.responses:,} responses weighed by {names}, tau {self.tau:.4g}",
             f"{self.without:,} without auxiliary rewards" if self.without else "",
@@ -83,13 +86,13 @@ def weigh_aux(
     rewards = [_rewards_of(row, weights) for row in train]
     known = [reward for row in rewards for reward in row if reward is not None]
     if not known:
-        raise ConfigError(f"aux: no response of {name} has all of {', '.join(weights)}, expected some to be weighed by")
+        raise ConfigError(f"aux: no response of {name} has all of {_listed(weights)}, expected some to be weighed by")
     baseline = math.fsum(known) / len(known)
     leads = advantages(rewards, [row.prompt for row in train], baseline)
     tau = config.aux_tau or _spread(leads, size=max(map(abs, known)))
     if not tau:
         raise ConfigError(
-            f"aux: by {', '.join(weights)} no response of {name} leads the others to its prompt, so that there is "
+            f"aux: by {_listed(weights)} no response of {name} leads the others to its prompt, so that there is "
             "nothing to learn from them; train without them (rlaif train kto)"
         )
     others = advantages([_rewards_of(row, weights) for row in held_out], [row.prompt for row in held_out], baseline)
@@ -151,8 +154,15 @@ def _weights_of_names(train: Sequence[TrainingRow], asked: Mapping[str, float], 
     for name in asked:
         if name not in present:
             hint = did_you_mean(name, present)
-            raise ConfigError(f"aux: {name!r} is unknown{hint}, expected one of {', '.join(present)}")
+            raise ConfigError(f"aux: {name!r} is unknown{hint}, expected one of {_listed(present)}")
     return dict(asked) or dict.fromkeys(present, 1.0)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names for a message; of very many, the first."""
+    each = list(names)
+    more = f" and {len(each) - _MOST_LISTED:,} more" if len(each) > _MOST_LISTED else ""
+    return ", ".join(each[:_MOST_LISTED]) + more
 
 
 def _aux_of(row: TrainingRow) -> Sequence[Mapping[str, float]]:

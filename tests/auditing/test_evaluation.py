@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif.auditing.evaluation import FIGURES, MIRRORED, NOT_ASKED, HarmlessPair, counts_of, figures_of
+from rlaif.auditing.intervals import wilson_interval
 from rlaif.auditing.results import Figure, Section
 from rlaif.records import Comparison, JudgedComparison, Turn, Verdict
 
@@ -128,6 +129,13 @@ def test_a_paired_difference_knows_more_than_two_rates() -> None:
     assert difference.low is not None
     assert difference.high is not None
     assert difference.high - difference.low < 0.5 * (rate.high - rate.low)
+
+
+def test_a_difference_that_is_nowhere_seen_is_not_known_to_be_none() -> None:
+    figures = figures_of([row(n, 0.6, 0.6) for n in range(60)], [HarmlessPair(0.9, 0.9)] * 60, resamples=100)
+    reach = wilson_interval(0.0, 60)[1]  # 0.06: on so many prompts they may yet differ
+    for name in ("harmless_rate", "harmless_prob"):
+        assert figure(figures, name) == Figure(0.0, -reach, reach, 60)
 
 
 def test_harmless_answers_must_fit_the_rows() -> None:

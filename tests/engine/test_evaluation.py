@@ -19,7 +19,7 @@ from rlaif.data.judged import read_judged
 from rlaif.engine.asking import Asker, CallCounts
 from rlaif.engine.config import CallConfig, SourceConfig
 from rlaif.engine.evaluation import EvaluateOutcome, run_evaluate
-from rlaif.engine.evaluation_config import AnswerConfig, EvaluateConfig, is_policy
+from rlaif.engine.evaluation_config import AnswerConfig, EvaluateConfig
 from rlaif.engine.evaluation_judging import evaluator_of, harmless_judges, judge_pairs
 from rlaif.engine.evaluation_plan import estimate_evaluation
 from rlaif.engine.rows import Judging
@@ -397,22 +397,3 @@ async def test_pairs_in_memory_come_to_the_same_figures(config: EvaluateConfig) 
     assert failed == []
     harmless = [each.harmless for each in judged if each.harmless is not None]
     assert figures_of([each.judged for each in judged], harmless, resamples=200) == outcome.figures
-
-
-def test_what_is_a_model_and_what_are_rows(tmp_path: Path) -> None:
-    path = tmp_path / "odd:name.jsonl"
-    path.write_text("{}")
-    assert not is_policy(str(path))
-    assert is_policy("hf:runs/model")
-    assert not is_policy("hf://OWNER/NAME:test")
-
-
-def test_sampling_is_told_to_policies_under_their_own_names() -> None:
-    given = AnswerConfig(
-        policy_samples=3, policy_temperature=0.5, policy_top_p=0.9, policy_max_tokens=7, policy_system="s"
-    )
-    sampling = given.sampling
-    assert (sampling.samples, sampling.temperature, sampling.top_p) == (3, 0.5, 0.9)
-    assert (sampling.max_tokens, sampling.system) == (7, "s")
-    with pytest.raises(ValueError, match=r"^policy_temperature: 0 draws the same .* more than one of policy_samples"):
-        AnswerConfig(policy_samples=2, policy_temperature=0.0)

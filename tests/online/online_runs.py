@@ -39,8 +39,8 @@ SAVED_ONCE = CheckpointConfig(save_every=1000, eval_every=1000)
 
 
 def arm_rewards(completions: Sequence[str], **columns: Any) -> list[float]:
-    """The reward of each arm; of a longer answer, that of its first letter and a tenth of its second's."""
-    return [WORTH[ARMS.index(text[:1])] + 0.1 * WORTH[ARMS.index(text[1:2])] for text in completions]
+    """The reward of each arm; of a longer answer, that of its first letter."""
+    return [WORTH[ARMS.index(text[:1])] for text in completions]
 
 
 def tokenizer_of(letters: str = LETTERS[:5]) -> PreTrainedTokenizerFast:

@@ -61,7 +61,7 @@ def test_rewards_are_summed_by_weight_and_a_response_that_lacks_one_has_none() -
         (math.exp(0.25), math.exp(-0.25)), (math.exp(2 - 11 / 6), 0.0), (0.0, 0.0),
     ]  # fmt: skip
     assert (found.summary.responses, found.summary.without) == (3, 3)
-    assert str(found.summary) == ("3 responses weighed by -1 length + 0.5 ease, tau 1; 3 without auxiliary rewards")
+    assert str(found.summary) == ("3 responses weighed by -1 length, 0.5 ease, tau 1; 3 without auxiliary rewards")
     only = weigh_aux(rows, [], HpoLossConfig(aux={"length": 1.0}))
     assert only.summary.names == {"length": 1.0}
     assert (only.summary.responses, only.summary.without) == (4, 2)
@@ -111,6 +111,7 @@ def test_a_constant_beside_every_reward_changes_nothing(values: list[float], con
         ([lengths("P", 1, 1), lengths("Q", 2, 2)], HpoLossConfig(), "no response of the data leads the others"),
         ([lengths("P", 0.1, 0.1), feedback("P", 0.1)], HpoLossConfig(), "no response of the data leads the others"),
         ([lengths("P", 1e200, 1)], HpoLossConfig(), "row 'P' come to 1e\\+200, expected at most 1e\\+100"),
+        ([pair("P", {f"n{n:02}": 1.0}, {}) for n in range(99)], ONE, "has all of n00, .*, n09 and 89 more, expected"),
         (
             [pair("P", {"a": 1e308, "b": 1e308}, {"a": 1, "b": 1})],
             HpoLossConfig(aux={"a": 9.0, "b": -9.0}),

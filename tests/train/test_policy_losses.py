@@ -35,6 +35,7 @@ def clipped_at(ratio: float, advantage: float, **settings: float) -> tuple[Clipp
     settings = {"clip_low": 0.2, "clip_high": 0.3} | settings
     result = clipped_loss(logprobs, token(-2.0), token(advantage), **settings)
     (gradient,) = torch.autograd.grad(result.loss.sum(), logprobs)
+    assert not result.ratio.requires_grad
     return result, gradient.item()
 
 
