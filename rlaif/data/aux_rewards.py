@@ -105,13 +105,13 @@ def followed_aux(extra: Mapping[str, Any], *, is_exchanged: bool) -> dict[str, A
     >>> followed_aux({"aux_rewards": {"length": [3, 5]}, "task": "x"}, is_exchanged=True)
     {'aux_rewards': {'length': [5, 3]}, 'task': 'x'}
     >>> followed_aux({"aux_rewards_chosen": {"length": 3}, "aux_rewards_rejected": {"length": 5}}, is_exchanged=True)
-    {'aux_rewards_b': {'length': 3}, 'aux_rewards_a': {'length': 5}}
+    {'aux_rewards_a': {'length': 5}, 'aux_rewards_b': {'length': 3}}
     """
     pairs = [pair for pair in (AUX_COLUMNS[1:], _OF_RANKED) if extra.keys() >= set(pair)]
     if len(pairs) == 1:
-        ours = AUX_COLUMNS[:0:-1] if is_exchanged else AUX_COLUMNS[1:]
-        names = dict(zip(pairs[0], ours, strict=True))
-        return {names.get(name, name): value for name, value in extra.items()}
+        ours = dict(zip(pairs[0], AUX_COLUMNS[1:], strict=True))
+        theirs = dict(zip(pairs[0], pairs[0][::-1] if is_exchanged else pairs[0], strict=True))
+        return {ours.get(name, name): extra[theirs.get(name, name)] for name in extra}
     if is_exchanged and AUX_COLUMNS[0] in extra:
         return {**extra, AUX_COLUMNS[0]: _turned(extra[AUX_COLUMNS[0]])}
     return dict(extra)

@@ -15,7 +15,7 @@ from rlaif.options import options
 
 _KEYS = ("out", "defaults", "stages")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_REFERENCE = re.compile(rf"((?:hf|hf-reward|vllm):)?@({_NAME.pattern})(/.*)?")
+_REFERENCE = re.compile(rf"((?:-?[\d.]+\*)?(?:(?:hf|hf-reward|vllm):)?)@({_NAME.pattern})(/.*)?")
 
 OF_PIPELINE = ("quiet", "dry_run", "config", "out")
 """Options of commands that are the pipeline's to set."""
@@ -218,7 +218,8 @@ def _default_input(command: StageCommand, before: Sequence[Stage]) -> str | None
 
 
 def _followed(value: Any, where: str, before: Sequence[Stage], after: list[str]) -> Any:
-    """A value with `@NAME`, `@NAME/FOLDER`, `hf:@NAME` (a model it trains) as the path of what that stage writes."""
+    """A value with `@NAME`, `@NAME/FOLDER`, `hf:@NAME` (a model it trains), `0.5*hf-reward:@NAME` (with a weight)
+    as the path of what that stage writes."""
     if isinstance(value, list | tuple):
         return [_followed(each, where, before, after) for each in value]
     match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
