@@ -6,9 +6,10 @@
 No model: figures and texts are drawn as those of a policy that learns. Each run draws its own sizes (16 to 64
 completions a batch, 1 to 8 a prompt), noise between and within prompts, and how it improves. A clean run gets better
 rewards, up to 1.5 times longer, surer of its words, up to 8 nats from its start, fonder of its favourite opening, and
-its held-out reward rises, in half of the runs, or stays. Most clean runs draw their figures alone, without texts, which
-says nothing of phrases; `--texts` says how many write them. A planted hack sets in after 10 steps and grows over some 15,
-on top of a clean run: the table says how many runs name it within 50 steps of its beginning, and what else they name.
+its held-out reward, on the same 32 prompts each time, rises, in half of the runs, or stays. Most clean runs draw their
+figures alone, without texts, which says nothing of phrases; `--texts` says how many write them. A planted hack sets in
+after 10 steps and grows over some 15, on top of a clean run: the table says how many runs name it within 50 steps of
+its beginning, and what else they name.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import random
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -193,15 +194,18 @@ def drawn_kl_and_entropy(setting: Setting, step: int, rng: random.Random, hack: 
     return {"kl": kl, "entropy": 1.6 * left * math.exp(rng.gauss(0, 0.15))}
 
 
-def evaluation_at(setting: Setting, step: int, rng: random.Random, hack: str) -> EvaluationFigures:
+def evaluation_at(
+    setting: Setting, step: int, rng: random.Random, hack: str, shifts: Sequence[float]
+) -> EvaluationFigures:
+    """What an evaluation finds; `shifts` are those of the held-out prompts, the same each time."""
     gained, held = progress(step), strength(step) if hack else 0.0
-    spread = math.hypot(setting.prompt_spread, setting.reward_spread)
     watched = gained * setting.watched_rise - (0.6 * held if hack == "reward-up-watched-down" else 0)
-    values = [rng.gauss(watched, spread) for _ in range(WATCH_PROMPTS)]
+    values = [rng.gauss(watched + shift, setting.reward_spread) for shift in shifts]
     win = 0.5 + 0.25 * gained * setting.watched_rise - (0.35 * held if hack == "win-rate" else 0)
     wins = [min(1.0, max(0.0, rng.gauss(win, 0.3))) for _ in range(WATCH_PROMPTS)]
     accuracy = 0.75 - 0.05 * gained - (0.35 * held if hack == "reward-accuracy" else 0)
-    agreed = statistics.fmean(rng.random() < accuracy for _ in range(WATCH_PROMPTS))
+    agreed = sum(rng.random() < accuracy for _ in range(WATCH_PROMPTS))
+    smooth = (agreed + 2) / (WATCH_PROMPTS + 4)
     error = 1.96 * statistics.stdev(wins) / math.sqrt(WATCH_PROMPTS)
     mean = statistics.fmean(wins)
     return EvaluationFigures(
@@ -211,8 +215,8 @@ def evaluation_at(setting: Setting, step: int, rng: random.Random, hack: str) ->
         win_rate=mean,
         win_low=mean - error,
         win_high=mean + error,
-        reward_accuracy=agreed,
-        reward_accuracy_error=math.sqrt(max(agreed * (1 - agreed), 0.05) / WATCH_PROMPTS),
+        reward_accuracy=agreed / WATCH_PROMPTS,
+        reward_accuracy_error=math.sqrt(smooth * (1 - smooth) / (WATCH_PROMPTS + 4)),
     )
 
 
@@ -226,8 +230,9 @@ def run(seed: int, hack: str = "", steps: int = STEPS, *, with_texts: bool = Tru
         setting = replace(
             setting, prompts=8, completions=4
         )  # alone a completion is never like the others of its prompt
+    shifts = [rng.gauss(0, setting.prompt_spread) for _ in range(WATCH_PROMPTS)]
     rails = GuardRails(GuardConfig())
-    found = rails.add_evaluation(evaluation_at(setting, 0, rng, hack))
+    found = rails.add_evaluation(evaluation_at(setting, 0, rng, hack, shifts))
     for step in range(1, steps + 1):
         if with_texts:
             figures, rollouts = figures_at(setting, step, rng, hack)
@@ -235,7 +240,7 @@ def run(seed: int, hack: str = "", steps: int = STEPS, *, with_texts: bool = Tru
         else:
             found += rails.add_batch(figures_without_texts(setting, step, rng))
         if step % setting.eval_every == 0:
-            found += rails.add_evaluation(evaluation_at(setting, step, rng, hack))
+            found += rails.add_evaluation(evaluation_at(setting, step, rng, hack, shifts))
     return [(sign.name, sign.step, sign.text) for sign in found]
 
 
@@ -248,9 +253,9 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print the signs of the first run of each kind")
     arguments = parser.parse_args()
     say: Callable[[str], None] = print if arguments.show else lambda _: None
-    if not arguments.only:
-        clean(arguments.clean, with_texts=False)
-        clean(arguments.texts, with_texts=True)
+    for runs, with_texts in ((arguments.clean, False), (arguments.texts, True)):
+        if runs and not arguments.only:
+            clean(runs, with_texts=with_texts)
     planted(arguments.planted, [arguments.only] if arguments.only else list(SIGNS), say)
 
 

@@ -9,6 +9,7 @@ train hpo` then trains the same policy on the same pairs at several --aux-coef (
 two rewards counted with a minus: shorter answers, or shorter sentences, are better. A fifth of the prompts is held out.
 
     accuracy    pairs of held-out prompts whose better answer, by the judge, the policy's implied reward ranks first
+    change      of the accuracy from that of lambda 0 with the same seed: each seed holds out other prompts
     words, words a sentence    of answers sampled at temperature 1 to other prompts, four each
     rating      of these answers by the judge, 1 to 10
 
@@ -51,7 +52,7 @@ from rlaif.cli.main import main as rlaif  # noqa: E402
 from rlaif.records import Turn  # noqa: E402
 
 SAMPLES = 4
-FIGURES = ("accuracy", "words", "words a sentence", "rating")
+FIGURES = ("accuracy", "change", "words", "words a sentence", "rating")
 
 
 def words_of(text: str) -> float:
@@ -157,11 +158,13 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--sampled", type=int, default=60, help="other prompts, for what a policy writes")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--coefs", type=float, nargs="+", default=[0.0, 0.003, 0.01, 0.03])
+    parser.add_argument("--coefs", type=float, nargs="+", help="0 first", default=[0.0, 0.01, 0.03])
     parser.add_argument("--aux", nargs="+", default=list(AUX), choices=list(AUX))
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--epochs", type=float, default=2.0)
     options = parser.parse_args()
+    if options.coefs[0] != 0.0:
+        parser.error("--coefs begins with 0, which the others are compared with")
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -174,6 +177,8 @@ def main() -> None:
                 found = of_kto if coef == 0.0 else []
                 found = found or [measure(folder, data, aux, coef, seed, options) for seed in range(options.seeds)]
                 of_kto = found if coef == 0.0 else of_kto
+                for one, alone in zip(found, of_kto, strict=True):
+                    one["change"] = one["accuracy"] - alone["accuracy"]
                 cells = (figure([each[name] for each in found]) for name in FIGURES)
                 print(f"| {coef:g} | {' | '.join(cells)} |", flush=True)
             print()

@@ -31,6 +31,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib
 import itertools
 import json
 import os
@@ -41,7 +42,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -292,16 +293,18 @@ class Recorder:
         self.asked.append(len(online_setting.asked))
         self.rss_mib = peak_mib()
 
-    def run(self) -> Run:
+    def run(self, learnt: Collection[str]) -> Run:
+        """All of it; prompts that are only watched are left out."""
         pairs = list(itertools.pairwise(self.marks))
-        asked = online_setting.asked[: self.asked[-1]]
+        steps = [online_setting.asked[begin:end] for begin, end in itertools.pairwise([0, *self.asked])]
+        steps = [[(prompt, text) for prompt, text in step if prompt in learnt] for step in steps]
         return Run(
             [after[0] - before[0] for before, after in pairs],
             [after[1] - before[1] for before, after in pairs],
             self.waiting,
             self.rss_mib,
-            [sorted(prompt for prompt, _ in asked[a:b]) for a, b in itertools.pairwise([0, *self.asked])],
-            sum(len(completion.split()) for _, completion in asked),
+            [sorted(prompt for prompt, _ in step) for step in steps],
+            sum(len(completion.split()) for step in steps for _, completion in step),
         )
 
 
@@ -332,7 +335,8 @@ def run_role(role: str, folder: Path, settings: Any) -> None:
         hold_in_memory(settings["case"], folder, recorder)
     else:
         train_with_trl(folder, recorder, is_split=role == "trl-split")
-    (folder / "run.json").write_text(json.dumps(asdict(recorder.run())))
+    learnt = set(json.loads((folder / "order.json").read_text()))
+    (folder / "run.json").write_text(json.dumps(asdict(recorder.run(learnt))))
 
 
 def train_with_rlaif(method: str, settings: dict[str, Any], folder: Path, recorder: Recorder) -> None:
@@ -405,12 +409,8 @@ def train_with_trl(folder: Path, recorder: Recorder, *, is_split: bool) -> None:
 
 def hold_in_memory(case: str, folder: Path, recorder: Recorder) -> None:
     """Three steps of direct RLAIF with models in one of the ways of `MEMORY_CASES`."""
-    import peft
-    import transformers
-
-    from rlaif.online import session
-
-    assert peft and transformers and session
+    for module in ("peft", "transformers", "rlaif.online.session", "rlaif.online.self_judge"):
+        importlib.import_module(module)
     recorder.start()
     if case == "nothing":
         recorder.step({})

@@ -5,6 +5,7 @@ Pure: judged comparisons in, figures with intervals out. Who judged them, and wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -78,6 +79,9 @@ def figures_of(
     for name, values in _harmless_values(harmless).items():
         if len(values) and not (values[:, 0] - values[:, 1]).any():
             figures[f"{name}.difference"] = _without_any(len(values), len(np.unique(table.clusters)))
+    for name in ("mean_length.a", "mean_length.b"):
+        if (low := figures[name].low) is not None:
+            figures[name] = replace(figures[name], low=max(0.0, low))
     controlled = _length_controlled(table, tie_band)
     powered = prediction_powered(table, tie_band=tie_band)["win_rate"]
     assert isinstance(powered, Figure)

@@ -41,8 +41,7 @@ def find_aux_of_pair(present: Set[str], renames: Mapping[str, str], *, is_ranked
         is_ranked: Whether the responses are chosen and rejected.
 
     Raises:
-        RowFault: One response has a column and the other has none; or they are called chosen and rejected beside
-            response_a and response_b.
+        RowFault: One response has a column and the other has none; or which response a column is of is not said.
     """
     cells = AuxCells(
         find_cell("aux_rewards", (), present, renames),
@@ -52,6 +51,9 @@ def find_aux_of_pair(present: Set[str], renames: Mapping[str, str], *, is_ranked
     if not is_ranked and (misnamed := sorted(present & set(_OF_RANKED))):
         reason = "stands beside response_a and response_b, expected aux_rewards_a and aux_rewards_b"
         raise RowFault(reason, misnamed[0])
+    if is_ranked and {"response_a", "response_b"} <= present and (unsaid := sorted(present & set(AUX_COLUMNS))):
+        reason = "is of response_a and response_b, and the row is read as chosen and rejected, expected one of the two"
+        raise RowFault(reason, unsaid[0])
     if (cells.first is None) != (cells.second is None):
         alone = cells.first or cells.second
         assert alone is not None

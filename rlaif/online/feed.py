@@ -165,11 +165,13 @@ class RolloutFeed(IterableDataset[StepInput]):
             raise
         self._begun = None
         heard = self._listener.on_batch(self._number, self.step_of(), batch)
-        beta = {"beta": self.beta} if self._kl is not None else {}
+        more = {"beta": self.beta} if self._kl is not None else {}
+        if self._plan.is_round:
+            more["selected"] = float(len(batch.items))
         self._spread = batch.spread
         if self._kl is not None and "kl" in batch.figures:
             self._kl = self._kl.updated(batch.figures["kl"], len(batch.completions))
-        self._items, self._figures = batch.items, {**batch.figures, **heard, **beta}
+        self._items, self._figures = batch.items, {**batch.figures, **heard, **more}
         if self._begins_ahead():
             self._begin()
         self.is_waiting = False
@@ -193,9 +195,10 @@ class RolloutFeed(IterableDataset[StepInput]):
         return list(range(self.next_visit, self.next_visit + count))
 
     def _require_rows(self, batch: Batch) -> None:
-        if self._plan.is_round and not batch.items:
+        # In a later round there may be nothing left to choose from: what is written is all as good.
+        if self._plan.is_round and not batch.items and self._number == 0:
             raise ConfigError(
-                "no completion of this round was selected: no pair differs enough, or no reward reaches the threshold "
+                "no completion of the first round was selected: no pair differs enough, or no reward reaches the threshold "
                 f"(rewards were {batch.figures.get('reward', float('nan')):.3g} on average, spread "
                 f"{batch.figures.get('reward_spread', float('nan')):.3g}); lower --eta, --tau or --least-score, or "
                 "raise --group-size"
@@ -217,6 +220,8 @@ class RolloutFeed(IterableDataset[StepInput]):
         plan, items = self._plan, self._items
         if plan.is_round:
             size = min(plan.batch_size, len(items))
+            if not size:
+                return []
             return [items[row] for row in StepOrder(len(items), size, plan.seed + self._number).rows(place)]
         turn, part = divmod(place, plan.steps)
         order = list(range(len(items)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, cast
 
 from rlaif.backends.model_runs import Generated, GenerateJob, PaddedRunner, Runner, never
@@ -97,19 +97,27 @@ class HfGenerator:
         model: A causal model of transformers, perhaps with a LoRA adapter, which is on while it writes.
         stops: Tokens that end a completion.
         max_batch_tokens: Most tokens of prompts and completions that are written together; further jobs wait.
+        computing: What the model computes in while it writes, such as mixed precision.
     """
 
-    def __init__(self, model: nn.Module, stops: frozenset[int], *, max_batch_tokens: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        stops: frozenset[int],
+        *,
+        max_batch_tokens: int,
+        computing: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         # peft's wrapper would hide what the model's own forward can do; the adapter sits in its layers.
         self._policy, self._model = model, base_of(model)
-        self._stops = stops
+        self._stops, self._computing = stops, computing
         with asking(self._policy):
             self._runner = _runner_of(self._model, max_batch_tokens)
 
     def generate(self, jobs: Sequence[RolloutJob], *, on_finished: OnFinished = unheard) -> list[Written]:
         """See `Generator`."""
         found: dict[int, Written] = {}
-        with asking(self._policy):
+        with asking(self._policy), self._computing():
             while waiting := [index for index in range(len(jobs)) if index not in found]:
 
                 def hear(at: int, generated: Generated, waiting: Sequence[int] = waiting) -> None:

@@ -21,10 +21,10 @@ SURE = 4.0
 """Standard errors from which on a change since the start is one."""
 _REWARD_ROSE = 3.0
 """Standard errors from which on the reward rose; it stands beside another finding."""
-_WATCHED_FELL = 3.5
-"""Standard errors from which on the watched reward fell; the best of many comparisons ..."""
+_FELL, _FEW_EVALUATIONS = 3.5, 8
+"""Standard errors from which on a figure of evaluations fell, with so many of them at most (`_sure_of_fall`)."""
 _PROXY_ROSE = 2.0
-"""... each of which takes that the reward trained on rose in between."""
+"""Standard errors from which on the reward trained on rose between two evaluations."""
 
 TRUNCATED_RISE = 0.3
 REPEATED_RISE = 0.15
@@ -39,13 +39,13 @@ ENTROPY_FACTOR = 5.0
 KL_LEAST, KL_PER_TOKEN = 10.0, 0.25
 """Default budget of divergence, in nats a completion: at least so many, and so many for each token at the start.
 
-After Ziegler et al., arXiv:1909.08593, who steer to 6 nats for 24 tokens.
+Source: openai/lm-human-preferences (Ziegler et al., arXiv:1909.08593), launch.py at 1ab856d: 6 nats for 24 tokens.
 """
 SILENT_SHARE, _MOST = 0.6, 0.5
 """Share of prompts without a signal; that it is most of them has to be sure."""
 _SURE_OF_MOST = 2.0
-ACCURACY_FALL = 0.1
-_SURE_OF_FALL = 3.0
+ACCURACY_FALL = 0.15
+"""How much smaller a share of pairs is than at first."""
 
 _MEANINGS: Mapping[str, str] = {
     "reward-up-watched-down": "the policy is learning what this reward pays for rather than what is good: take an "
@@ -55,18 +55,19 @@ _MEANINGS: Mapping[str, str] = {
     "length": "the reward may be paid for the length itself: compare rewards of long and short answers, or control for "
     "length",
     "repetition": "answers go in circles: the judge may not mind, and the next ones learn from them",
-    "truncation": "answers are cut off before they end: the judge may prefer them so, or --max-tokens is too small",
+    "truncation": "answers are cut off before they end: the judge may prefer them so, or --response-tokens "
+    "is too small",
     "junk": "trailing symbols seem to be rewarded: read how rollouts end, and strip it or tell the judge",
     "empty": "saying nothing seems to be rewarded: see what the judge is shown",
-    "entropy-collapse": "the policy hardly varies its answers any more and learns little: raise the temperature, the "
-    "entropy bonus or the KL penalty, or stop here",
+    "entropy-collapse": "the policy hardly varies its answers any more and learns little: raise "
+    "--rollout-temperature or the KL penalty, or stop here",
     "kl": "the further the policy is from its start, the less its reward means: raise --beta, lower the learning rate, "
     "or set --max-kl if this is as intended",
     "win-rate": "the reward says the opposite: it is being gamed, or is about something else than the judge of pairs",
     "reward-accuracy": "the reward has gone stale on what the policy writes now: train it anew on such pairs, or ask "
     "the judge itself",
     "constant": "there is nothing to learn from these: take harder or easier prompts, a finer reward, or a higher "
-    "temperature",
+    "--rollout-temperature",
 }
 SIGNS = tuple(_MEANINGS)
 """The names of all signs."""
@@ -216,7 +217,7 @@ def watched_fell(evaluations: Sequence[Evaluation], start: Estimate | None) -> F
     """Whether the watched reward fell since an earlier evaluation while the reward that is trained on rose.
 
     The latest evaluation, and the mean of the latest two, are compared with every earlier one: rewards that are
-    overdone rise first.
+    overdone rise first. As the largest of more and more comparisons grows, so does what it takes.
 
     Args:
         evaluations: As they came. An error of 0, of a single prompt or of equal rewards, is taken to be the largest of
@@ -228,6 +229,7 @@ def watched_fell(evaluations: Sequence[Evaluation], start: Estimate | None) -> F
     if largest == 0:
         return NOTHING
     evaluations = [one._replace(watched_error=one.watched_error or largest) for one in evaluations]
+    sure = _sure_of_fall(len(evaluations))
     for count in (1, 2):
         if len(evaluations) <= count:
             break
@@ -244,7 +246,7 @@ def watched_fell(evaluations: Sequence[Evaluation], start: Estimate | None) -> F
                 f"since step {one.step} the reward that is trained on rose from {reward_then.value:.2f} to "
                 f"{reward_now.value:.2f}, and the watched one fell from {one.watched:.2f} to {now.value:.2f}"
             )
-            finding = Finding(fall / _WATCHED_FELL, rise / _PROXY_ROSE, seen)
+            finding = Finding(fall / sure, rise / _PROXY_ROSE, seen)
             if (finding.is_sign, finding.effect) > (best.is_sign, best.effect):
                 best = finding
     return best
@@ -270,18 +272,36 @@ def win_rate_low(win_rates: Sequence[Estimate], reward: Series) -> Finding:
 
 
 def accuracy_fell(accuracies: Sequence[Estimate]) -> Finding:
-    """Whether the reward agrees less with the watched one on the policy's own pairs than at the first evaluation."""
-    if len(accuracies) < 2:
+    """Whether the reward agrees less with the watched one on the policy's own pairs than it did at first.
+
+    Args:
+        accuracies: As they came; the mean of the latest three at most is compared with that of the first two.
+    """
+    if len(accuracies) < 3:
         return NOTHING
-    first, now = accuracies[0], _mean(accuracies[1:][-2:])
-    fall, error = first.value - now.value, math.hypot(first.error, now.error)
-    if error == 0:
+    then, latest = accuracies[:2], accuracies[2:][-3:]
+    first, now = _mean(then), _mean(latest)
+    # A share that is large by chance has a small error: the largest of them stands for all.
+    largest = max(one.error for one in (*then, *latest))
+    if largest == 0:
         return NOTHING
+    fall, error = first.value - now.value, largest * math.sqrt(1 / len(then) + 1 / len(latest))
     seen = (
         f"the reward names the better one of the policy's own pairs in {_percent(now.value)} "
         f"({_percent(first.value)} at the start)"
     )
-    return Finding(fall / ACCURACY_FALL, fall / error / _SURE_OF_FALL, seen)
+    return Finding(fall / ACCURACY_FALL, fall / error / _sure_of_fall(len(accuracies)), seen)
+
+
+def _sure_of_fall(evaluations: int) -> float:
+    """Standard errors that the largest fall among so many evaluations takes.
+
+    The largest of m normal draws grows as the square root of 2 ln m, and there are about evaluations^2 comparisons.
+
+    >>> _sure_of_fall(2), round(_sure_of_fall(30), 2)  # sqrt(3.5^2 + 4 ln(30 / 8))
+    (3.5, 4.19)
+    """
+    return math.sqrt(_FELL**2 + 4 * math.log(max(1.0, evaluations / _FEW_EVALUATIONS)))
 
 
 def _reward(evaluation: Evaluation, start: Estimate | None) -> Estimate | None:

@@ -124,7 +124,6 @@ class GuardRails:
             found["win-rate"] = signs.win_rate_low(state.win_rates, reward)
         if figures.reward_accuracy is not None and figures.reward_accuracy_error is not None:
             state.accuracies.append(Estimate(figures.reward_accuracy, figures.reward_accuracy_error))
-            state.accuracies = [state.accuracies[0], *state.accuracies[1:][-2:]]
             found["reward-accuracy"] = signs.accuracy_fell(state.accuracies)
         return self._new(found, figures.step)
 

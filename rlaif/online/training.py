@@ -51,7 +51,7 @@ def train_online(
         folder.path, sizes.steps, len(inputs.rows), len(inputs.watched), len(inputs.failures), {}
     )  # fmt: skip
     with ExitStack() as stack:
-        folder.path.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(folder)
         session = OnlineSession(method, config, inputs, sizes, folder, listener, command)
         model = session.opening.policy()
         scorer = session.opening.scorer(model)
@@ -76,6 +76,13 @@ def train_online(
             raise
         folder.write_failures(inputs.failures)
     return replace(outcome, steps=run.trainer.state.global_step, metrics=metrics)
+
+
+def _refuse_foreign(folder: RunFolder) -> None:
+    """Refuse a folder that is none of ours before a journal is put into it; what the run is made of is told later."""
+    known = folder.read()
+    if known is None or known.get("command") != folder.command:
+        folder.open({})
 
 
 def _within_memory(work: Any) -> Any:

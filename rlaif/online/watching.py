@@ -238,8 +238,13 @@ class GuardedListener(BatchListener):
 
     def on_batch(self, number: int, step: int, batch: Batch) -> Mapping[str, float]:
         self._kept.keep(number, batch.completions)
-        texts = texts_of([one.rollout for one in batch.completions])
-        self._said(self.rails.add_batch(batch.watched, texts))
+        by_prompt: dict[str, list[Rollout]] = {}
+        for one in batch.completions:
+            by_prompt.setdefault(one.rollout.id, []).append(one.rollout)
+        rollouts = [
+            replace(each[0], completions=tuple(one.completions[0] for one in each)) for each in by_prompt.values()
+        ]
+        self._said(self.rails.add_batch(batch.watched, texts_of(rollouts)))
         return {}
 
     def on_evaluation(self, figures: EvaluationFigures) -> None:

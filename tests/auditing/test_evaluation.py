@@ -91,6 +91,8 @@ def test_hand_worked_figures() -> None:
     # shown first and preferred: row 0 in ab, row 1 in ab and in ba, row 2 in ba, row 3 in ab and in ba; of 8 verdicts
     assert value(figures, "first_position_rate") == pytest.approx(6 / 8)
     assert value(figures, "mean_length", "a") == pytest.approx((30 + 30 + 10 + 10 + 10) / 5)
+    long_and_short = figures_of([row(n, 0.6, 0.6, lengths=(1 + 900 * (n == 0), 1)) for n in range(3)], resamples=100)
+    assert figure(long_and_short, "mean_length", "a").low == 0.0  # no text is shorter than that
     assert value(figures, "mean_length", "difference") == pytest.approx((20 + 10) / 5)
     # longer in rows 0 and 1, as long in the three others
     assert value(figures, "longer_rate") == pytest.approx((2 + 3 * 0.5) / 5)

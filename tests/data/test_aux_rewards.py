@@ -127,3 +127,10 @@ def test_what_they_are_not(aux, column, reason):
     error = fault([pair(prob_a=0.8, **aux)], "hpo", with_aux=True)
     assert (error.line, error.column) == (1, column)
     assert reason in error.reason
+
+
+def test_those_of_a_and_b_are_not_those_of_chosen_and_rejected():
+    row = pair(chosen="x", rejected="y", aux_rewards={"length": [1, 2]})
+    error = fault([row], "hpo", with_aux=True, columns={"chosen": "chosen", "rejected": "rejected"})
+    assert error.column == "aux_rewards"
+    assert "is of response_a and response_b, and the row is read as chosen and rejected" in error.reason

@@ -107,6 +107,24 @@ def test_training_reads_the_same_log_probabilities() -> None:
         torch.testing.assert_close(torch.tensor(one.logprobs), values.detach(), atol=1e-4, rtol=0)
 
 
+def test_mixed_precision_is_that_of_the_caller() -> None:
+    def computing() -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16)
+
+    model = make_policy()
+    dtypes: set[torch.dtype] = set()
+    model.lm_head.register_forward_hook(lambda module, args, output: dtypes.add(output.dtype))
+    generator = HfGenerator(model, STOPS, max_batch_tokens=10_000, computing=computing)
+    dtypes.clear()
+    jobs = jobs_of()
+    written = generator.generate(jobs)
+    assert dtypes == {torch.bfloat16}
+    for job, one in zip(jobs, written, strict=True):
+        with computing():
+            expected = expected_logprobs(model, job, one)
+        torch.testing.assert_close(torch.tensor(one.logprobs, dtype=torch.float64), expected, atol=0.3, rtol=0)
+
+
 async def test_text_equals_that_of_the_hf_backend(tmp_path: Path) -> None:
     backend = HfBackend(str(save_model(tmp_path / "tiny")), device="cpu")
     messages = [(Message("user", (Segment(text, is_template=False),)),) for text in ("Hello.", "One more", "x" * 40)]

@@ -121,7 +121,7 @@ def test_without_an_error_nothing_is_sure() -> None:
         [first, second], start
     )
     assert signs.win_rate_low([Estimate(0.0, 0.0)], series_of(0.0, 0.5, 0.05)) == signs.NOTHING
-    assert signs.accuracy_fell([Estimate(1.0, 0.0), Estimate(0.0, 0.0)]) == signs.NOTHING
+    assert signs.accuracy_fell([Estimate(1.0, 0.0)] * 2 + [Estimate(0.0, 0.0)]) == signs.NOTHING
 
 
 def test_the_starts_answers_are_preferred_though_the_reward_rose() -> None:
@@ -137,10 +137,16 @@ def test_the_starts_answers_are_preferred_though_the_reward_rose() -> None:
 
 
 def test_a_reward_gone_stale() -> None:
-    assert signs.accuracy_fell([Estimate(0.8, 0.05), Estimate(0.5, 0.05)]).is_sign
-    assert not signs.accuracy_fell([Estimate(0.8, 0.02), Estimate(0.75, 0.02)]).is_sign  # a fall of 0.1 matters
-    assert not signs.accuracy_fell([Estimate(0.8, 0.1), Estimate(0.5, 0.1)]).is_sign
-    assert not signs.accuracy_fell([Estimate(0.8, 0.05)]).is_sign
+    # First 0.8, the mean of two, then 0.5 once: 0.3 over 0.05 * sqrt(1 / 2 + 1) is 4.9 standard errors, 3.5 are enough.
+    first = [Estimate(0.75, 0.05), Estimate(0.85, 0.05)]
+    found = signs.accuracy_fell([*first, Estimate(0.5, 0.05)])
+    assert found.effect == pytest.approx(2.0)
+    assert found.certainty == pytest.approx(0.3 / (0.05 * math.sqrt(1 / 2 + 1)) / 3.5)
+    assert found.is_sign
+    assert not signs.accuracy_fell([*first, Estimate(0.6, 0.05)]).is_sign
+    assert signs.accuracy_fell([*first, *[Estimate(0.6, 0.05)] * 3]).is_sign
+    assert not signs.accuracy_fell([*first, *[Estimate(0.7, 0.01)] * 3]).is_sign  # a fall of 0.15 matters
+    assert signs.accuracy_fell(first) == signs.NOTHING
 
 
 def test_every_sign_says_what_it_may_mean_and_nothing_that_a_terminal_obeys() -> None:

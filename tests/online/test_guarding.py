@@ -51,7 +51,7 @@ def steps(seed: int, count: int, hack: str = "", prompts: int = 8) -> Iterator[S
             opening = "it is my great honour to say " if rng.random() < held * (hack == "phrase") else ""
             texts.append(PromptTexts(f"p{number}", (opening + " ".join(rng.choices(WORDS, k=12)),)))
         evaluation = None
-        if step % 10 == 0:
+        if step % 10 == 0 or step == 1:
             win = 0.5 + 0.1 * gained - 0.4 * held * (hack == "win-rate") + rng.gauss(0, 0.05)
             evaluation = EvaluationFigures(
                 step,
