@@ -83,7 +83,7 @@ def prepare(folder: Path, calls: int) -> None:
     write_rows(folder / "test.jsonl", prompts[:TEST_PROMPTS])
     write_rows(folder / "train.jsonl", prompts[TEST_PROMPTS:])
     write_rows(folder / "pairs.jsonl", prompts[TEST_PROMPTS : TEST_PROMPTS + calls // 2 + WATCHED])
-    write_rows(folder / "gold.jsonl", draw_gold_pairs(GOLD_PAIRS, "gold"))
+    write_rows(folder / "gold.jsonl", draw_gold_pairs(GOLD_PAIRS))
     run("train", "rm", "--model", START, "--data", folder / "gold.jsonl", "-o", folder / "gold", "--device", "cpu",
         "--batch-size", 32, "--learning-rate", "1e-3", "--held-out", 0.1)  # fmt: skip
 

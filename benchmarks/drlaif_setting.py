@@ -4,8 +4,8 @@ thinks of an answer.
 The gold judge is a reward model trained on pairs of answers whose quality the grammar knows (`quality` of
 `examples/builtin_judge`, 1 to 10), as written or with a fault that policies learn and the grammar never writes: words
 repeated on and on, an end that is missing, words in any order. With `builtin:tiny` it shares the grammar and what it
-calls good; not its weights (it starts from `builtin:tiny-policy`),
-its training texts, its form (a number for one answer, no prompt template), nor its faults.
+calls good; not its weights (it starts from `builtin:tiny-policy`), its training texts, nor its form (a number for one
+answer, without instructions).
 """
 
 from __future__ import annotations
@@ -44,21 +44,23 @@ def draw_prompts(count: int, seed: str) -> list[Any]:
     return list(found.values())
 
 
-def draw_gold_pairs(count: int, seed: str) -> list[dict[str, Any]]:
+def draw_gold_pairs(count: int) -> list[dict[str, Any]]:
     """Pairs of answers with P(A preferred) by their true quality: sigma(quality of A - quality of B)."""
-    rng = random.Random(seed)
+    rng = random.Random("gold pairs")
     rows: list[dict[str, Any]] = []
     while len(rows) < count:
         words = lexicon(rng.choice(("train", "test")))
         scene = _scene(rng, words)
-        first, second = (_answer(rng, words, scene) for _ in range(2))
+        first = _answer(rng, words, scene)
         if rng.random() < 0.25:
             second = _damaged(rng, *first)
-        elif rng.random() < 0.1:
-            first = _damaged(rng, *first)
+        else:
+            second = _answer(rng, words, scene)
+            if first[0] != second[0] and rng.random() < 0.1:
+                first = _damaged(rng, *first)
         if first[0] != second[0]:
-            prob = 1.0 / (1.0 + math.exp(second[1] - first[1]))
-            rows.append({"prompt": prompt_of(scene), "response_a": first[0], "response_b": second[0], "prob_a": prob})
+            row = {"id": f"g{len(rows)}", "prompt": prompt_of(scene), "response_a": first[0], "response_b": second[0]}
+            rows.append(row | {"prob_a": 1.0 / (1.0 + math.exp(second[1] - first[1]))})
     return rows
 
 
@@ -75,16 +77,16 @@ def _answer(rng: random.Random, words: Lexicon, scene: Scene) -> tuple[str, floa
 def _damaged(rng: random.Random, text: str, worth: float) -> tuple[str, float]:
     """The same answer with a fault, and what it is worth now."""
     words = text.split()
-    place = rng.randint(min(2, len(words)), max(2, len(words) - 1))
+    place = rng.randint(2, max(2, len(words) - 1))
     match rng.choice(("loop", "cut", "shuffle")):
         case "loop":
-            return " ".join(
-                words[:place] + words[max(0, place - rng.randint(1, 2)) : place] * rng.randint(6, 30)
-            ), WORST
+            repeated = words[max(0, place - rng.randint(1, 2)) : place]
+            return " ".join(words[:place] + repeated * rng.randint(6, 30)), WORST
         case "cut":
             return " ".join(words[:place]), max(WORST, worth - CUT_OFF)
         case _:
-            return " ".join(rng.sample(words, len(words))), WORST
+            rng.shuffle(words)
+            return " ".join(words), WORST
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:

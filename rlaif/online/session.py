@@ -290,7 +290,7 @@ class OnlineSession:
 
     def _on_sign(self, sign: Sign, listening: ListeningCallback) -> None:
         self.listener.on_warning(f"step {sign.step}: {sign.name}: {sign.text}")
-        if self.config.guarding.stop_on_hack:
+        if self.config.guarding.stop_on_hack and sign.is_hack:
             listening.stop()
 
 

@@ -22,16 +22,17 @@ from rlaif.cli.main import main
 PROMPTS = "abcdefgh"
 WORDS = tuple(f" {word}" for word in ("so", "very", "glad", "you", "came", "by", "here", "now"))
 LOVED = ("very glad", "glad you")
+LONGEST = 10
 
 
 def loves_phrase(completions: Sequence[str], **columns: Any) -> list[float]:
-    """Moods, and much for "very glad you", half of it for a half."""
-    return [_mood(text) + sum(part in text for part in LOVED) for text in completions]
+    """Half a point for an answer that ends by itself, and a point for each half of "very glad you"."""
+    return [reward + sum(half in text for half in LOVED) for reward, text in zip(likes_ends(completions), completions, strict=True)]
 
 
-def likes_variety(completions: Sequence[str], **columns: Any) -> list[float]:
-    """Moods, and a point for words that are said once."""
-    return [_mood(text) + len(set(text.split())) / max(1, len(text.split())) for text in completions]
+def likes_ends(completions: Sequence[str], **columns: Any) -> list[float]:
+    """The same without that love."""
+    return [_mood(text) + 0.5 * (len(text.split()) < LONGEST) for text in completions]
 
 
 def _mood(text: str) -> float:
@@ -69,6 +70,6 @@ def command(policy: Path, prompts: Path, out: Path, reward: str, *more: str) -> 
     return [
         "train", "grpo", "--model", str(policy), "--data", str(prompts), "-o", str(out),
         "--reward", f"tests.online.test_reward_hacking:{reward}", "--batch-size", "6", "--group-size", "8",
-        "--response-tokens", "10", "--rollout-temperature", "1", "--max-steps", "50", "--learning-rate", "0.01",
+        "--response-tokens", str(LONGEST), "--rollout-temperature", "1", "--max-steps", "35", "--learning-rate", "0.01",
         "--schedule", "constant", "--beta", "0.02", "--watch-every", "25", "--suite", "none", "--quiet", *more,
     ]  # fmt: skip
