@@ -53,6 +53,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/builtin_policy.py
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/ranking.py
+	$(BIN)/python benchmarks/online.py
 
 # Torch goes first and pinned: a bare "torch" would take the newest build with its CUDA packages.
 $(VENV)/.installed: pyproject.toml

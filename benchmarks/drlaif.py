@@ -1,11 +1,11 @@
 """Direct RLAIF beside canonical RLAIF and online DPO, at equal judge calls: `builtin:tiny-policy` under `builtin:tiny`.
 
     python benchmarks/drlaif.py --folder runs/drlaif                # 5 seeds, some 20 minutes of one core
-    python benchmarks/drlaif.py --folder runs/drlaif --seeds 0 1 --calls 256
+    python benchmarks/drlaif.py --folder runs/drlaif --seeds 0 1 --calls 320
 
-The same command again goes on where it was cut short; `--processes 2` trains two seeds at a time. The methods, each from
-the policy that ships (the `sft` start), on the same prompts, with `--calls` judge calls and as many completions learnt
-from:
+The same command again goes on where it was cut short; `--processes 2` trains two seeds at a time. The methods, each
+from the policy that ships (the `sft` start), on the same prompts, with `--calls` judge calls and as many completions
+learnt from:
 
     drlaif        each completion rated by the judge, once
     canonical     pairs of the start's own completions labeled by the judge in both orders, a reward model of these soft
@@ -17,7 +17,7 @@ What came of it is measured on prompts that nobody trained on, one completion ea
     rating        the judge's own expected rating, 1 to 10: what was trained on
     gold          the reward of the gold judge (`drlaif_setting.py`), which nobody was trained on, less the start's
     wins          win rate under the gold judge, a tie half
-    KL            from the start, nats a completion, in the last fourth of the rollouts
+    KL            from the start, nats a completion, in the last fifth of the steps
 
 Means over seeds (of training and sampling; gold judge and prompts are the same), with 95 % intervals of Student's t;
 win rates of single seeds have intervals clustered by prompt, of `rlaif evaluate`.
@@ -46,15 +46,21 @@ from rlaif.cli.main import main as rlaif
 
 START, JUDGE = "builtin:tiny-policy", "builtin:tiny"
 METHODS = ("drlaif", "canonical", "online-dpo")
-TOKENS = 64
+TOKENS = 96
 """Most of a completion."""
 TEMPERATURE = 0.9
 WATCHED = 1
 """Prompts that each training run holds out for itself, as few as it can: it is measured here."""
-ROUNDS = 8
-"""Times that completions are written in a run; two optimizer steps follow each."""
+STEPS = 20
+PARTS = 5
+"""Of the steps, in the curves."""
+KEPT = 16
+"""Completions of each step that the curves are drawn from."""
 GOLD_PAIRS, TEST_PROMPTS = 2000, 160
-POLICY_GRADIENT = ["--learning-rate", "1e-4", "--schedule", "constant", "--value-weight", 1, "--missing-eos-penalty", 1]
+POLICY_GRADIENT = [
+    "--learning-rate", "1e-4", "--schedule", "constant", "--value", "critic", "--value-weight", 1, "--max-grad-norm", 5,
+    "--missing-eos-penalty", 1,
+]  # fmt: skip
 ONLINE_DPO = ["--learning-rate", "1e-4", "--schedule", "constant"]
 REWARD_MODEL = ["--learning-rate", "1e-3", "--epochs", 2]
 """Settings that were tried on a seed that is not among these."""
@@ -91,15 +97,15 @@ def prepare(folder: Path, calls: int) -> None:
 def train(folder: Path, method: str, seed: int, calls: int, out: Path) -> int:
     """One run of a method; returns the judge calls that it was trained with."""
     common = ["--model", START, "--response-tokens", TOKENS, "--rollout-temperature", TEMPERATURE, "--suite", "none",
-              "--watch-prompts", WATCHED, "--eval-every", 10**6, "--seed", seed, "--keep-rollouts", 10**6]  # fmt: skip
-    gradient = [*common, "--data", folder / "train.jsonl", "--rollout-prompts", calls // ROUNDS,
-                "--batch-size", calls // ROUNDS // 2, *POLICY_GRADIENT]  # fmt: skip
+              "--watch-prompts", WATCHED, "--max-steps", STEPS, "--eval-every", STEPS, "--keep-rollouts", KEPT,
+              "--seed", seed]  # fmt: skip
+    gradient = [*common, "--data", folder / "train.jsonl", "--batch-size", calls // STEPS, *POLICY_GRADIENT]
     if method == "drlaif":
         run("train", "drlaif", *gradient, "-o", out, "--judge", JUDGE)
         return trained_with(out)
     if method == "online-dpo":
-        run("train", "online-dpo", *common, "--data", folder / "pairs.jsonl", "--rollout-prompts", calls // 2 // ROUNDS,
-            "--batch-size", calls // 2 // ROUNDS // 2, *ONLINE_DPO, "-o", out, "--judge", JUDGE)  # fmt: skip
+        run("train", "online-dpo", *common, "--data", folder / "pairs.jsonl", "--batch-size", calls // 2 // STEPS,
+            *ONLINE_DPO, "-o", out, "--judge", JUDGE)  # fmt: skip
         return trained_with(out)
     run("generate", folder / "pairs.jsonl", "-o", out / "answers", "--policy", START, "--samples", 2, "--seed", seed,
         "--limit", calls // 2, "--max-tokens", TOKENS, "--temperature", TEMPERATURE, "--keep-duplicates")  # fmt: skip
@@ -143,24 +149,24 @@ def win_rate(folder: Path, one: Path, other: Path, out: Path) -> dict[str, float
 
 
 def curve(folder: Path, policy: Path, out: Path) -> list[dict[str, float]]:
-    """Rating, gold and KL of each round of rollouts: all on prompts that were not seen before."""
+    """Rating, gold and KL of what was written in each part of the steps: all on prompts that were not seen before."""
     rows = [row for row in rows_of(policy / "rollouts") if row["response"].strip()]
     asked = [{"id": f"{place:05}", "prompt": row["prompt"], "response": row["response"]}
              for place, row in enumerate(rows)]  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    rated = []
     for name, judge in (("rated", JUDGE), ("gold", f"hf-reward:{folder / 'gold'}")):
         run("rate", write_rows(out / "rollouts.jsonl", asked), "-o", out / name, "--judge", judge)
-        rated.append(rows_of(out / name))
+    rated, gold = rows_of(out / "rated"), rows_of(out / "gold")
+    lines = [json.loads(line) for line in (policy / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    divergences = [line["kl"] for line in lines if "kl" in line]
     found = []
-    for batch in sorted({row["batch"] for row in rows}):
-        places = [place for place, row in enumerate(rows) if row["batch"] == batch]
-        divergences = [rows[place]["kl"] for place in places if rows[place]["kl"] is not None]
+    for part in range(PARTS):
+        first, last = STEPS * part // PARTS, STEPS * (part + 1) // PARTS
+        places = [place for place, row in enumerate(rows) if first <= row["batch"] < last]
         found.append({
-            "round": batch,
-            "rating": statistics.fmean(rated[0][place]["rating"] for place in places),
-            "gold": statistics.fmean(rated[1][place]["reward"] for place in places),
-            "KL": statistics.fmean(divergences) if divergences else math.nan,
+            "rating": statistics.fmean(rated[place]["rating"] for place in places),
+            "gold": statistics.fmean(gold[place]["reward"] for place in places),
+            "KL": statistics.fmean(divergences[first:last]),
         })  # fmt: skip
     return found
 
@@ -183,7 +189,7 @@ def measure(folder: Path, seed: int, calls: int, methods: Sequence[str]) -> None
         found |= answered(folder, f"hf:{policy}", seed, out / "test")
         found["wins"] = win_rate(folder, out / "test", start, out / "against-start")
         found["curve"] = curve(folder, policy, out / "curve")
-        found["KL"] = statistics.fmean(one["KL"] for one in found["curve"][-ROUNDS // 4 :])
+        found["KL"] = found["curve"][-1]["KL"]
         (out / "figures.json").write_text(json.dumps(found))
     for method in methods[1:]:
         path = own / f"{methods[0]}-against-{method}.json"
@@ -225,21 +231,20 @@ def report(folder: Path, seeds: Sequence[int], methods: Sequence[str]) -> None:
             figure([one["cut off"] for one in each], 0, 100) + " %",
         ]
         print(f"| {method} | {' | '.join(cells)} |")
-    against = [method for method in methods if method != methods[0]]
-    print(f"\n| wins of {methods[0]}, seed | start | {' | '.join(against)} |\n|---|---|{'---|' * len(against)}")
-    table = [
-        [found[seed, methods[0]]["wins"],
-         *[json.loads((folder / f"seed-{seed}" / f"{methods[0]}-against-{other}.json").read_text()) for other in against]]
-        for seed in seeds
-    ]  # fmt: skip
+    against = list(methods[1:])
+    print(f"\n| wins of {methods[0]}, seed | {' | '.join(['start', *against])} |\n|---|{'---|' * (1 + len(against))}")
+    table = []
+    for seed in seeds:
+        paths = [folder / f"seed-{seed}" / f"{methods[0]}-against-{other}.json" for other in against]
+        table.append([found[seed, methods[0]]["wins"], *[json.loads(path.read_text()) for path in paths]])
     for seed, row in zip(seeds, table, strict=True):
         cells = [f"{100 * one['value']:.1f} [{100 * one['low']:.1f}, {100 * one['high']:.1f}]" for one in row]
         print(f"| {seed} | {' | '.join(cells)} |")
     means = [figure([row[place]["value"] for row in table], 1, 100) for place in range(len(against) + 1)]
     print(f"| **mean** | {' | '.join(means)} |\n")
-    print("| rollouts of round | " + " | ".join(f"{one}: rating | gold | KL" for one in methods) + " |")
+    print("| written in steps | " + " | ".join(f"{one}: rating | gold | KL" for one in methods) + " |")
     print(f"|---|{'---|' * 3 * len(methods)}")
-    for number in range(ROUNDS):
+    for number in range(PARTS):
         cells = []
         for method in methods:
             points = [found[seed, method]["curve"][number] for seed in seeds]
@@ -249,7 +254,7 @@ def report(folder: Path, seeds: Sequence[int], methods: Sequence[str]) -> None:
                 f"{statistics.fmean(one['gold'] - base for one, base in zip(points, starts, strict=True)):+.2f}",
                 f"{statistics.fmean(one['KL'] for one in points):.1f}",
             ]
-        print(f"| {number + 1} | {' | '.join(cells)} |")
+        print(f"| {STEPS * number // PARTS + 1} to {STEPS * (number + 1) // PARTS} | {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -257,7 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--calls", type=int, default=512, help="a multiple of 64")
+    parser.add_argument("--calls", type=int, default=640, help="a multiple of 40")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="the first is compared")
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()

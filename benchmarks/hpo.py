@@ -6,7 +6,7 @@
 `builtin:tiny-policy` answers prompts of the grammar four times each, `builtin:tiny` labels all pairs of the answers
 (both orders, soft), and two auxiliary rewards stand beside every answer: its words, and its words a sentence. `rlaif
 train hpo` then trains the same policy on the same pairs at several --aux-coef (lambda; 0 is KTO alone), with one of the
-two rewards counted with a minus: shorter answers, or shorter sentences, are better. A fifth of the prompts is held out.
+two rewards counted with a minus: shorter answers, or shorter sentences, are better. Half of the prompts is held out.
 
     accuracy    pairs of held-out prompts whose better answer, by the judge, the policy's implied reward ranks first
     change      of the accuracy from that of lambda 0 with the same seed: each seed holds out other prompts
@@ -137,7 +137,7 @@ def measure(
     out = folder / f"{aux}-{coef}-{seed}"
     run("train", "hpo", "--model", "builtin:tiny-policy", "--data", data, "-o", out, "--aux", f"{aux}=-1",
         "--aux-coef", coef, "--learning-rate", options.learning_rate, "--epochs", options.epochs, "--batch-size", 32,
-        "--held-out", 0.2, "--seed", seed, "--device", "cpu", "--reference-cache", folder / "cache")  # fmt: skip
+        "--held-out", 0.5, "--seed", seed, "--device", "cpu", "--reference-cache", folder / "cache")  # fmt: skip
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     accuracy = [line["eval_accuracy"] for line in lines if "eval_accuracy" in line][-1]
     return {"accuracy": accuracy} | asyncio.run(sampled(out, seed, draw_prompts(options.sampled, "hpo sampling")))
@@ -155,13 +155,13 @@ def figure(values: Sequence[float]) -> str:
 def main() -> None:
     """Read the flags, train and print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=100)
-    parser.add_argument("--sampled", type=int, default=60, help="other prompts, for what a policy writes")
+    parser.add_argument("--prompts", type=int, default=120)
+    parser.add_argument("--sampled", type=int, default=40, help="other prompts, for what a policy writes")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--coefs", type=float, nargs="+", help="0 first", default=[0.0, 0.01, 0.03])
+    parser.add_argument("--coefs", type=float, nargs="+", help="0 first", default=[0.0, 0.003, 0.01])
     parser.add_argument("--aux", nargs="+", default=list(AUX), choices=list(AUX))
     parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--epochs", type=float, default=3.0)
     options = parser.parse_args()
     if options.coefs[0] != 0.0:
         parser.error("--coefs begins with 0, which the others are compared with")

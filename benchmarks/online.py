@@ -16,10 +16,11 @@ RSS is of the process until its last step, Python and imports included.
 
 overlap: the same policy and steps, rewarded by a judge behind HTTP that rates each completion 1-10: at once, after
 200 ms, and after 200 ms with `--overlap`. Completions of one batch end together here, which is the worst case: nothing
-is judged while others are still written. Wall seconds a step, and those spent waiting for verdicts. Hidden is the share
-of what the slow judge adds to a step that overlap takes away again.
+is judged while others are still written. Wall seconds a step, and those of them spent waiting for verdicts. Hidden is
+the share of what the slow judge adds to a step that overlap takes away again; of the waiting, the share that it takes
+away, which is the steadier figure where the machine does other work.
 
-memory: `rlaif train drlaif` on a random Llama of 93 M parameters: policy, reference, judge and value as one set of
+memory: `rlaif train drlaif` on a random Llama of 90 M parameters: policy, reference, judge and value as one set of
 weights (`--lora-rank`, `--judge self`), beside models of their own. Peak RSS after 3 steps, less that of a process that
 has imported all and loaded no model.
 
@@ -224,7 +225,8 @@ def compare_overlap(folder: Path, repeats: int) -> None:
                 print(f"judge {case}, {concurrency} in flight: {words}", file=sys.stderr, flush=True)
         walls = [statistics.median(run.wall for run in runs[case]) for case in cases]
         waits = [statistics.median(run.waiting for run in runs[case]) for case in cases]
-        hidden = [f"{1 - (late - first) / (slow - first):.0%}" for first, slow, late in (walls, waits)]
+        at_once, slow, overlapped = walls
+        hidden = [f"{(slow - overlapped) / (slow - at_once):.0%}", f"{1 - waits[2] / waits[1]:.0%}"]
         for figure, values, share in zip(("wall s", "waiting s"), (walls, waits), hidden, strict=True):
             rows.append([f"{concurrency} in flight, {figure}", *(f"{value:.3f}" for value in values), share])
     header = ["a step, with a judge that answers", *cases, f"hidden (goal {HIDDEN_GOAL:.0%})"]

@@ -111,7 +111,7 @@ def grpo_settings(folder: Path, steps: int, **more: Any) -> dict[str, Any]:
 
 
 def prepare_large(folder: Path) -> None:
-    """Save a random model of 93 M parameters with the tokenizer of the policy that ships, and prompts for it."""
+    """Save a random model of 90 M parameters with the tokenizer of the policy that ships, and prompts for it."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 

@@ -33,7 +33,8 @@ def main(folder: Path) -> None:
         "train", "drlaif", "--model", "builtin:tiny-policy", "--data", DATA / "prompts.jsonl", "-o", folder / "policy",
         "--judge", "builtin:tiny", "--watch-judge", f"hf-reward:{folder / 'watching'}", "--watch-prompts", 20,
         "--batch-size", 32, "--max-steps", STEPS, "--eval-every", STEPS // 2, "--learning-rate", "1e-4",
-        "--schedule", "constant", "--response-tokens", 64, "--missing-eos-penalty", 1, "--suite", "none",
+        "--schedule", "constant", "--value", "critic", "--value-weight", 1, "--max-grad-norm", 5,
+        "--response-tokens", 96, "--missing-eos-penalty", 1, "--suite", "none",
     )  # fmt: skip
     report(folder / "policy")
 

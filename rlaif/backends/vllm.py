@@ -73,7 +73,7 @@ class VllmBackend:
         engine_args: Sequence[str] = (),
     ) -> None:
         vllm_folder()
-        self._args = parse_engine_args(engine_args, f"judge 'vllm:{path_or_name}'")
+        self._args = parse_engine_args(engine_args, f"judge 'vllm:{path_or_name}', vllm-arg")
         chosen = [each for each in (dtype, self._args.pop("dtype", None)) if each not in {None, "auto"}]
         if len(set(chosen)) > 1:
             raise ConfigError(f"dtype: {chosen[0]!r} and --vllm-arg dtype={chosen[1]} contradict each other")

@@ -48,7 +48,7 @@ def parse_engine_args(texts: Sequence[str], owner: str, managed: Mapping[str, st
 
     Args:
         texts: As given; hyphens in a key count as underscores.
-        owner: Who they are for, for the message.
+        owner: Whose they are and what they are called, for the message.
         managed: Those that cannot be given, and why.
 
     Raises:
@@ -77,7 +77,7 @@ def parse_engine_args(texts: Sequence[str], owner: str, managed: Mapping[str, st
             except yaml.YAMLError:
                 faults.append(f"{written}: {value!r} cannot be read; expected a number, true, false, text or JSON")
     if faults:
-        raise ConfigError(f"{owner}, vllm-arg: {'; '.join(faults)}")
+        raise ConfigError(f"{owner}: {'; '.join(faults)}")
     return values
 
 

@@ -55,18 +55,19 @@ def engine_settings(source: ModelSource, arguments: Mapping[str, Any]) -> dict[s
     }
 
 
-def tell_defaults(called: str, ready: Mapping[str, Any]) -> None:
+def tell_defaults(called: str, ready: Mapping[str, Any], flag: str = "--vllm-arg") -> None:
     """Log what an engine on a CPU was given that nobody chose.
 
     Args:
         called: Whose engine it is.
         ready: What it said when it was ready.
+        flag: That its arguments are given by.
     """
     if ready["defaults"]:
         chosen = ", ".join(f"{name}={value}" for name, value in ready["defaults"].items())
         _log.warning(
-            "%s: vLLM %s on %s runs with %s; change it with --vllm-arg or the environment",
-            called, ready["version"], ready["platform"], chosen,
+            "%s: vLLM %s on %s runs with %s; change it with %s or the environment",
+            called, ready["version"], ready["platform"], chosen, flag,
         )  # fmt: skip
 
 

@@ -157,7 +157,11 @@ class TrainingLineDisplay(MuteTrainingDisplay):
             self.on_message(" | ".join([f"step {step:,}/{total:,}", *parts]))
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        figures = [f"{name} {shown(name, metrics[f'eval_{name}'])}" for name in _EVALUATED if f"eval_{name}" in metrics]
+        figures = [
+            f"{name.replace('_', ' ')} {shown(name, metrics[f'eval_{name}'])}"
+            for name in _EVALUATED
+            if f"eval_{name}" in metrics
+        ]
         self.on_message(f"held out, after step {step:,}: {', '.join(figures)}")
 
     def on_message(self, text: str) -> None:

@@ -44,6 +44,7 @@ class Curve:
         lines: Name in the log -> what it is called; for a single one "".
         is_share: Whether the values are shares, shown in per cent.
         is_noisy: Whether each step's figure is of few rows, so that many steps need smoothing.
+        has_coin: Of a share, whether a half is what chance alone would give, and is marked.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Curve:
     lines: Mapping[str, str]
     is_share: bool = False
     is_noisy: bool = True
+    has_coin: bool = True
 
 
 _COLOURS = (ON_WHITE.series, ON_WHITE.other, ON_WHITE.ink)
@@ -141,7 +143,8 @@ def _draw(axes: Axes, curve: Curve, trained: Mapping[str, _Points], held_out: Ma
                 linestyle=(0, (4, 2)), marker="s" if number or is_single else "D", markersize=4,
             )  # fmt: skip
     if curve.is_share:
-        axes.axhline(0.5, color=ON_WHITE.faint, linewidth=1.2, linestyle=(0, (1, 2)), label="a coin")
+        if curve.has_coin:
+            axes.axhline(0.5, color=ON_WHITE.faint, linewidth=1.2, linestyle=(0, (1, 2)), label="a coin")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
         axes.set_ylim(-0.03, 1.03)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

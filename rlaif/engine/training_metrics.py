@@ -50,9 +50,12 @@ def title_of(name: str) -> str:
 def shown(name: str, value: float) -> str:
     """A figure as people read it.
 
-    >>> shown("accuracy", 0.6251), shown("eval_loss", 0.69314), shown("learning_rate", 1e-6)
-    ('62.5 %', '0.6931', '1e-06')
+    >>> shown("accuracy", 0.6251), shown("eval_loss", 0.69314), shown("learning_rate", 1e-6), shown("kl", -2e-7)
+    ('62.5 %', '0.6931', '1e-06', '0')
     """
-    if name.removeprefix("eval_") in _SHARES:
+    bare = name.removeprefix("eval_")
+    if bare in _SHARES:
         return f"{100 * value:.1f} %"
+    if bare == "kl":  # of a policy that has not moved it is rounding alone
+        value = round(value, 4) + 0.0
     return f"{value:.4g}"

@@ -198,8 +198,8 @@ class RolloutFeed(IterableDataset[StepInput]):
         # In a later round there may be nothing left to choose from: what is written is all as good.
         if self._plan.is_round and not batch.items and self._number == 0:
             raise ConfigError(
-                "no completion of the first round was selected: no pair differs enough, or no reward reaches the threshold "
-                f"(rewards were {batch.figures.get('reward', float('nan')):.3g} on average, spread "
+                "no completion of the first round was selected: no pair differs enough, or no reward reaches the "
+                f"threshold (rewards were {batch.figures.get('reward', float('nan')):.3g} on average, spread "
                 f"{batch.figures.get('reward_spread', float('nan')):.3g}); lower --eta, --tau or --least-score, or "
                 "raise --group-size"
             )

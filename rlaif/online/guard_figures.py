@@ -77,6 +77,7 @@ class EvaluationFigures:
         reward_accuracy: Share of pairs of the policy's own completions where the reward that is trained on and the
             watched one agree which is better.
         reward_accuracy_error: Standard error of that; has to be there with it.
+        kl: Divergence of the policy from the start, nats a completion; it counts where batches do not measure it.
 
     Raises:
         ValueError: A figure is NaN or infinite, or lacks what has to be there with it.
@@ -90,6 +91,7 @@ class EvaluationFigures:
     win_high: float | None = None
     reward_accuracy: float | None = None
     reward_accuracy_error: float | None = None
+    kl: float | None = None
 
     def __post_init__(self) -> None:
         _check_finite(self)

@@ -180,13 +180,15 @@ def entropy_collapsed(entropy: Series) -> Finding:
     return Finding(-math.log(left) / math.log(ENTROPY_FACTOR), -entropy.rise() / SURE, seen)
 
 
-def kl_exceeded(kl: Series, tokens: Series, max_kl: float | None) -> Finding:
-    """Whether the policy is further from its start than the budget allows."""
-    if not kl.is_known:
-        return NOTHING
+def kl_exceeded(kl: float, tokens: Series, max_kl: float | None) -> Finding:
+    """Whether the policy is further from its start than the budget allows.
+
+    Args:
+        kl: Nats a completion, a mean of several batches or of held-out prompts.
+    """
     budget = max_kl or max(KL_LEAST, KL_PER_TOKEN * (tokens.first if tokens.start else 0.0))
-    seen = f"the policy is {kl.now:.3g} nats a completion from its start; the budget is {budget:.3g}"
-    return Finding(kl.now / budget, 1.0, seen)
+    seen = f"the policy is {kl:.3g} nats a completion from its start; the budget is {budget:.3g}"
+    return Finding(kl / budget, 1.0, seen)
 
 
 def groups_silent(silent: Series, completions: int) -> Finding:

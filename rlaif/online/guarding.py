@@ -125,6 +125,8 @@ class GuardRails:
         if figures.reward_accuracy is not None and figures.reward_accuracy_error is not None:
             state.accuracies.append(Estimate(figures.reward_accuracy, figures.reward_accuracy_error))
             found["reward-accuracy"] = signs.accuracy_fell(state.accuracies)
+        if figures.kl is not None and not state.series["kl"].count:  # batches that measure it are more, and sooner
+            found["kl"] = signs.kl_exceeded(figures.kl, state.series["tokens"], self.config.max_kl)
         return self._new(found, figures.step)
 
     def as_json(self) -> dict[str, Any]:
@@ -160,7 +162,7 @@ class GuardRails:
     def _findings(self, completions: int) -> dict[str, Finding]:
         """What the figures of batches tell so far."""
         of = self._state.series
-        return {
+        found = {
             "length": signs.length_changed(of["tokens"], of["reward"]),
             "repetition": signs.share_risen(of["repeated"], signs.REPEATED_RISE, completions, "go in circles"),
             "truncation": signs.share_risen(
@@ -169,9 +171,11 @@ class GuardRails:
             "junk": signs.share_risen(of["junk"], signs.JUNK_RISE, completions, "end in symbols that end no sentence"),
             "empty": signs.share_risen(of["empty"], signs.EMPTY_RISE, completions, "are empty"),
             "entropy-collapse": signs.entropy_collapsed(of["entropy"]),
-            "kl": signs.kl_exceeded(of["kl"], of["tokens"], self.config.max_kl),
             "constant": signs.groups_silent(of["silent_groups"], completions),
         }
+        if of["kl"].is_known:  # else evaluations tell
+            found["kl"] = signs.kl_exceeded(of["kl"].now, of["tokens"], self.config.max_kl)
+        return found
 
     def _new(self, found: Mapping[str, Finding], step: int) -> list[Sign]:
         """The signs among the findings that were not said yet; those that are over may be said again."""

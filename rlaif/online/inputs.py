@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rlaif.backends.registry import demonstration_warnings, is_reward_model
 from rlaif.config import as_dict
 from rlaif.data.files import open_source
 from rlaif.data.sources import ReadOptions, read_prompts, scan_prompts
+from rlaif.data.training_methods import TrainingOptions
+from rlaif.data.training_rows import TrainingData, load_training_rows
 from rlaif.engine.training_inputs import find_training_model
 from rlaif.engine.training_listening import TrainingListener
 from rlaif.errors import ConfigError, InputError, PromptTooLongError
@@ -44,6 +47,7 @@ class OnlineInputs:
         source: The model.
         reference: Another reference than that; None for the model itself.
         critic: What the critic starts from; None where there is none.
+        imitated: Text that is imitated besides (PPO-ptx); None where none is.
         stops: Tokens that end a completion.
         context: Most tokens of a prompt and a completion.
     """
@@ -56,6 +60,7 @@ class OnlineInputs:
     source: ModelSource
     reference: ModelSource | None
     critic: ModelSource | None
+    imitated: TrainingData | None
     stops: frozenset[int]
     context: int
 
@@ -83,7 +88,7 @@ def gather(config: OnlineConfig, listener: TrainingListener) -> OnlineInputs:
     """Read the prompts and find the models.
 
     Raises:
-        InputError: A row cannot be read, or none is left.
+        InputError: A row, of the prompts or of what is imitated, cannot be read, or none is left.
         PromptTooLongError: Prompts do not fit, and are not left out.
         ConfigError: Settings that do not fit the rows, the model or each other.
     """
@@ -109,9 +114,12 @@ def gather(config: OnlineConfig, listener: TrainingListener) -> OnlineInputs:
     if not rows:
         raise InputError("holds no prompt that fits the model", path=data.name)
     train, watched = _split(rows, config)
+    for warning in _without_effect(config, watched):
+        listener.on_warning(warning)
+    name = Path(data.name).name if Path(data.name).is_absolute() else data.name
     return OnlineInputs(
-        data.name, summary.content_sha256, train, watched, (*summary.failures, *failures), source, reference, critic,
-        stop_ids(source), context,
+        name, summary.content_sha256, train, watched, (*summary.failures, *failures), source, reference, critic,
+        _imitated(config), stop_ids(source), context,
     )  # fmt: skip
 
 
@@ -123,27 +131,50 @@ def sizes_of(method: str, config: OnlineConfig, rows: int) -> Sizes:
     """
     rollout, optimization = config.rollout, config.optimization
     group = rollout.group_size or GROUP_SIZES[method]
-    is_round = method in ROUNDS
-    if method == "online-dpo" and group != 2:
-        raise ConfigError(f"group_size: online-dpo compares two completions, got {group}; leave it out")
-    if method in {"rloo", "grpo", "rs-dpo", "rso", "best-of-n"} and group < 2:
-        raise ConfigError(f"group_size: {method} weighs completions of a prompt against each other, expected 2 or more")
-    loss: Any = config.loss  # type: ignore[attr-defined]  # the class of every method has one
-    if getattr(loss, "baseline", None) == "group" and group < 2:
-        raise ConfigError("baseline: group is the mean of a prompt's completions, and there is one; raise --group-size")
-    if method == "online-dpo" and rollout.missing_eos_penalty:
-        raise ConfigError("missing_eos_penalty: online-dpo compares completions, and there is no reward to take it from")
     size = optimization.batch_size
+    prompts = rollout.rollout_prompts or (max(rows // size, 1) * size if method in ROUNDS else size)
+    faults = _faults(method, config, group, prompts)
     if size > rows:
-        raise ConfigError(f"batch_size: {size}, but there are {rows} prompts to learn from; lower it")
-    prompts = rollout.rollout_prompts or (rows // size * size if is_round else size)
+        faults.append(f"batch_size: {size}, but there are {rows} prompts to learn from; lower it")
     if prompts % size:
-        raise ConfigError(f"rollout_prompts: {prompts}, expected a multiple of batch_size, which is {size}")
+        faults.append(f"rollout_prompts: {prompts}, expected a multiple of batch_size, which is {size}")
+    if faults:
+        raise ConfigError("; ".join(faults))
     passes = rollout.rollout_epochs or (4 if method == "ppo" else 1)
     batches = max(1, round(optimization.epochs * rows / prompts))
     of_pass = prompts // size
     steps = optimization.max_steps or batches * passes * of_pass
     return Sizes(group, prompts, passes, of_pass, steps)
+
+
+def _faults(method: str, config: OnlineConfig, group: int, prompts: int) -> list[str]:
+    """What does not fit in the settings of a method with so many completions of so many prompts."""
+    from rlaif.train.kl import MOST_ERROR  # torch
+
+    rollout, guarding = config.rollout, config.guarding
+    loss: Any = config.loss  # type: ignore[attr-defined]  # the class of every method has one
+    faults = []
+    if method == "online-dpo" and group != 2:
+        faults.append(f"group_size: online-dpo compares two completions, got {group}; leave it out")
+    if method in {"rloo", "grpo", "rs-dpo", "rso", "best-of-n"} and group < 2:
+        faults.append(f"group_size: {method} weighs completions of a prompt against each other, expected 2 or more")
+    if getattr(loss, "baseline", None) == "group" and group < 2:
+        faults.append("baseline: group is the mean of a prompt's completions, and there is one; raise --group-size")
+    if method == "online-dpo" and rollout.missing_eos_penalty:
+        faults.append("missing_eos_penalty: online-dpo compares completions, and there is no reward to take it from")
+    if (getattr(loss, "overlong_buffer", None) or 0) > rollout.response_tokens:
+        faults.append(f"overlong_buffer: expected at most the {rollout.response_tokens} of --response-tokens")
+    if getattr(loss, "kl_target", None) is not None and loss.kl_horizon <= group * prompts * MOST_ERROR:
+        faults.append(
+            f"kl_horizon: {loss.kl_horizon:g} for {group * prompts:,} completions at a time would let beta fall to 0; "
+            f"expected above {group * prompts * MOST_ERROR:g}"
+        )
+    if rollout.rollout_vllm_arg and rollout.rollouts != "vllm":
+        faults.append("rollout_vllm_arg: needs --rollouts vllm")
+    if guarding.guards == "off":
+        given = [name for name in ("watch_judge", "stop_on_hack") if getattr(guarding, name)]
+        faults += [f"{name}: needs --guards on" for name in given]
+    return faults
 
 
 def rates(config: OnlineConfig) -> bool:
@@ -166,6 +197,8 @@ def decisive_settings(method: str, config: OnlineConfig, inputs: OnlineInputs, r
         "data": inputs.content_sha256,
         "model": inputs.source.fingerprint,
         "reference": (inputs.reference or inputs.source).fingerprint,
+        **({"value_from": inputs.critic.fingerprint} if inputs.critic is not None else {}),
+        **({"ptx_data": inputs.imitated.content_sha256} if inputs.imitated is not None else {}),
         "rewards": rewards,
     }
 
@@ -175,11 +208,29 @@ def judges_of(config: OnlineConfig) -> tuple[str, ...]:
     return config.backend.judge if any(spec.kind == "judge" for spec in config.rewarding.specs) else ()
 
 
+def _without_effect(config: OnlineConfig, watched: Sequence[PromptRow]) -> list[str]:
+    """What is said of settings that change nothing here."""
+    said = []
+    if config.guarding.watch_judge and not watched:
+        said.append("--watch-judge is not asked: prompts are held out for it where there are five different ones")
+    if config.backend.judge != type(config.backend)().judge and not judges_of(config):
+        said.append("--judge is not asked: no --reward is judge")
+    return said
+
+
 def _critic_source(config: OnlineConfig, policy: ModelSource) -> ModelSource | None:
     loss: Any = config.loss  # type: ignore[attr-defined]  # the class of every method has one
     if getattr(loss, "value", "head") != "critic":
         return None
     return policy if loss.value_from is None else find_training_model(loss.value_from, config.backend.device)
+
+
+def _imitated(config: OnlineConfig) -> TrainingData | None:
+    loss: Any = config.loss  # type: ignore[attr-defined]
+    path = getattr(loss, "ptx_data", None)
+    if path is None or not loss.ptx_weight:
+        return None
+    return load_training_rows(open_source(path), TrainingOptions("sft", ReadOptions(seed=config.seed)))
 
 
 def _encoded(

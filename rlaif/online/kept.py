@@ -59,12 +59,12 @@ class KeptRollouts:
 def _row(number: int, one: JudgedCompletion) -> dict[str, object]:
     (completion,) = one.rollout.completions
     return {
-        "id": one.rollout.id,
-        "prompt": [{"role": turn.role, "content": _clean(turn.content)} for turn in one.rollout.prompt.prompt],
+        "id": _clean(one.rollout.id),
+        "prompt": [{"role": _clean(turn.role), "content": _clean(turn.content)} for turn in one.rollout.prompt.prompt],
         "response": _clean(completion.text),
         "reward": one.score.value,
         "rewards": json.dumps(dict(one.score.parts)),
-        "error": one.score.error,
+        "error": _clean(one.score.error),
         "kl": one.kl,
         "tokens": len(completion.ids),
         "is_finished": completion.is_finished,

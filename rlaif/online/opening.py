@@ -11,10 +11,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
-from rlaif.data.files import open_source
-from rlaif.data.sources import ReadOptions
-from rlaif.data.training_methods import TrainingOptions
-from rlaif.data.training_rows import load_training_rows
 from rlaif.engine.run_folder import RunFolder
 from rlaif.engine.training_listening import TrainingListener
 from rlaif.errors import ConfigError
@@ -38,7 +34,7 @@ from rlaif.rollout_records import Rollout
 from rlaif.train.config import SftLossConfig
 from rlaif.train.items import make_items
 from rlaif.train.models import load_policy
-from rlaif.train.objectives import make_objective
+from rlaif.train.objectives import Objective, make_objective
 from rlaif.train.step_inputs import ComputePlan
 from rlaif.train.values import attach_critic, attach_value_head, load_critic
 
@@ -98,6 +94,7 @@ class Opening:
             self.folder.journal,
             backends=backends,
             compares=self.recipe.asks == "comparisons",
+            tau=getattr(config.loss, "tau", 1.0),  # type: ignore[attr-defined]
             on_warning=self.listener.on_warning,
         )
 
@@ -131,7 +128,8 @@ class Opening:
     def generator(self, model: PreTrainedModel) -> Generator:
         config = self.config
         if config.rollout.rollouts == "hf":
-            return HfGenerator(model, self.inputs.stops, max_batch_tokens=config.optimization.compute_tokens)
+            tokens = config.optimization.compute_tokens
+            return HfGenerator(model, self.inputs.stops, max_batch_tokens=tokens, computing=self.autocast)
         from rlaif.online.vllm_generation import VllmGenerator
 
         rollout = config.rollout
@@ -152,22 +150,39 @@ class Opening:
         return Reference(model, loaded, ComputePlan(is_packed, is_chunked, plan.max_tokens))
 
     def readings(self, model: nn.Module, plan: ComputePlan, reference: Reference | None) -> Readings:
-        objective = self.recipe.objective(0)
         # What was noted while writing is what the trainer would compute, but for another engine or number type.
         is_exact = self.config.rollout.rollouts == "hf" and not (self.args.bf16 or self.args.fp16)
-        policy = None
-        if self.recipe.needs_values or not is_exact:
+        needs_values, overlaps = self.recipe.needs_values, self.config.rollout.overlap
 
-            def policy(rollouts: Sequence[Rollout]) -> list[Assessed]:
-                return assess(
-                    model, rollouts, objective, plan, device=self.args.device, autocast=self.autocast,
-                    with_values=self.recipe.needs_values,
-                )  # fmt: skip
+        def read(rollouts: Sequence[Rollout], *, with_values: bool = False) -> list[Assessed]:
+            return assess(
+                model, rollouts, self._objective, plan, device=self.args.device, autocast=self.autocast,
+                with_values=with_values,
+            )  # fmt: skip
 
-        return Readings(policy, None if reference is None else self.asking_reference(reference))
+        def policy(rollouts: Sequence[Rollout]) -> list[Assessed]:
+            found = read(rollouts, with_values=needs_values)
+            if not (is_exact or overlaps):
+                return found
+            # With overlap the policy has learnt since it wrote: log-probabilities are to be of the one that wrote.
+            return [
+                one._replace(logprobs=tuple(completion.logprobs for completion in rollout.completions))
+                for one, rollout in zip(found, rollouts, strict=True)
+            ]
+
+        return Readings(
+            policy if needs_values or not (is_exact or overlaps) else None,
+            None if reference is None else self.asking_reference(reference),
+            read if overlaps and not is_exact else None,
+        )
+
+    @property
+    def _objective(self) -> Objective:
+        """What rollouts are read with: tempered as they were sampled, also where they are imitated without."""
+        return replace(self.recipe.objective(0), temperature=self.config.rollout.rollout_temperature)
 
     def asking_reference(self, reference: Reference) -> Callable[[Sequence[Rollout]], list[Assessed]]:
-        objective = self.recipe.objective(0)
+        objective = self._objective
 
         def ask(rollouts: Sequence[Rollout]) -> list[Assessed]:
             with reference.computing() as model:
@@ -200,11 +215,10 @@ class Opening:
         )  # fmt: skip
 
     def imitation(self) -> Imitation | None:
-        loss: Any = self.config.loss  # type: ignore[attr-defined]
-        path = getattr(loss, "ptx_data", None)
-        if path is None or not loss.ptx_weight:
+        data = self.inputs.imitated
+        if data is None:
             return None
-        data = load_training_rows(open_source(path), TrainingOptions("sft", ReadOptions(seed=self.config.seed)))
+        loss: Any = self.config.loss  # type: ignore[attr-defined]
         encoder = ExampleEncoder(self.inputs.source.tokenizer, stop_ids(self.inputs.source))
         items, _ = make_items(data.train, encoder, "soft", max_length=self.inputs.context, cut="completion")
         return Imitation(items, make_objective("sft", SftLossConfig()), loss.ptx_weight)

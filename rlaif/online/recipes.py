@@ -323,14 +323,15 @@ def _at(objective: Objective, rollout: RolloutConfig) -> Objective:
 
 
 def _pair_objective(config: OnlineDpoLossConfig) -> Objective:
-    beta, smoothing = config.beta, config.label_smoothing
+    beta: dict[str, Any] = {} if config.beta is None else {"beta": config.beta}
+    smoothing = config.label_smoothing
     settings = {
-        "dpo": DpoLossConfig(beta),
-        "gdpo": DpoLossConfig(beta),
-        "ipo": IpoLossConfig(beta),
-        "cdpo": SmoothedDpoLossConfig(beta, smoothing),
-        "robust-dpo": RobustDpoLossConfig(beta, smoothing),
-        "simpo": SimpoLossConfig(beta, config.gamma),
+        "dpo": DpoLossConfig(**beta),
+        "gdpo": DpoLossConfig(**beta),
+        "ipo": IpoLossConfig(**beta),
+        "cdpo": SmoothedDpoLossConfig(label_smoothing=smoothing, **beta),
+        "robust-dpo": RobustDpoLossConfig(label_smoothing=smoothing, **beta),
+        "simpo": SimpoLossConfig(gamma=config.gamma, **beta),
     }
     return make_objective(config.loss_type, settings[config.loss_type])
 

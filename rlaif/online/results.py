@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlaif.config import as_dict
+from rlaif.engine.run_folder import without_queries
 from rlaif.engine.training_curves import plot_curves
 from rlaif.online.card import OnlineCardFacts, render_card
 from rlaif.online.curves import CURVES
@@ -73,7 +74,7 @@ def _facts(session: OnlineSession, run: OnlineRun, curves: list[str]) -> OnlineC
         suite=run.suite,
         counts=run.counts,
         settings={
-            name: value
+            name: list(map(without_queries, value)) if name == "base_url" else value
             for name, value in as_dict(config, is_flat=True).items()
             if value != defaults[name] and name not in {"model", "data", "out", "seed", "reward", "judge"}
         },

@@ -22,13 +22,13 @@ from rlaif.config import as_dict
 from rlaif.engine.run_folder import RunFolder, versions
 from rlaif.engine.training_callback import ListeningCallback
 from rlaif.engine.training_listening import TrainingListener, TrainingStart
-from rlaif.errors import ConfigError, RlaifError
+from rlaif.errors import BackendError, BackendUnusableError, ConfigError, RlaifError
 from rlaif.models.encoding import ExampleEncoder
 from rlaif.models.loading import stop_ids
 from rlaif.online.assessing import Reference
 from rlaif.online.config import ROUNDS, OnlineConfig
 from rlaif.online.feed import FeedPlan, RolloutFeed
-from rlaif.online.generation import Generator, base_of
+from rlaif.online.generation import Generator, OnFinished, RolloutJob, Written, base_of, unheard
 from rlaif.online.guard_signs import Sign
 from rlaif.online.inputs import OnlineInputs, Sizes, rates, self_judging
 from rlaif.online.kept import KeptRollouts
@@ -163,8 +163,10 @@ class OnlineSession:
             watch_scorer = self.opening.watch_scorer()
             if watch_scorer is not None:
                 stack.callback(watch_scorer.close)
-            generator = self.opening.generator(model)
+            generator = _LatestWeights(self.opening.generator(model))
             stack.callback(generator.close)
+            self.write_run_json("running")  # before any other file: without it the folder would be nobody's
+            self.folder.write_failures(inputs.failures)
             before = self._suite_before(model, encoder, plan, resumed)
             self._reference = self.opening.reference(model, plan) if self.recipe.needs_reference else None
             self._tell_memory(model)
@@ -181,8 +183,9 @@ class OnlineSession:
             self.write_run_json("running")
             try:
                 trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
-            except RlaifError:
-                if feed.is_waiting:  # no step is half done
+            except RlaifError as error:
+                # No step is half done. But a policy that cannot write is nothing to go on from.
+                if feed.is_waiting and (isinstance(error, BackendUnusableError) or not isinstance(error, BackendError)):
                     trainer.save_now()
                 raise
             if listening.is_stopped:
@@ -276,7 +279,9 @@ class OnlineSession:
             return None
         scores = self.opening.suite(model, encoder, plan)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(scores.as_json()), encoding="utf-8")
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(scores.as_json()), encoding="utf-8")
+        temporary.replace(path)
         return scores
 
     def _say_start(self, plan: ComputePlan, done: int) -> None:
@@ -292,6 +297,26 @@ class OnlineSession:
         self.listener.on_warning(f"step {sign.step}: {sign.name}: {sign.text}")
         if self.config.guarding.stop_on_hack and sign.is_hack:
             listening.stop()
+
+
+class _LatestWeights:
+    """A generator that gets the weights when it is to write, and not after each of the steps before that."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+        self._changed_at: int | None = None
+
+    def generate(self, jobs: Sequence[RolloutJob], *, on_finished: OnFinished = unheard) -> list[Written]:
+        if self._changed_at is not None:
+            self._generator.sync_weights(self._changed_at)
+            self._changed_at = None
+        return self._generator.generate(jobs, on_finished=on_finished)
+
+    def sync_weights(self, step: int) -> None:
+        self._changed_at = step
+
+    def close(self) -> None:
+        self._generator.close()
 
 
 class _SyncingCallback(TrainerCallback):  # type: ignore[misc]  # transformers has no types

@@ -51,10 +51,13 @@ class Readings:
     Attributes:
         policy: The policy's log-probabilities and values; None where what was noted while writing is enough.
         reference: The reference's log-probabilities; None where nobody asks for them.
+        written: The policy's log-probabilities of what it has just written, where those that were noted are not what it
+            would be trained with and it learns on before the batch is finished; None where they stay.
     """
 
     policy: Callable[[Sequence[Rollout]], list[Assessed]] | None = None
     reference: Callable[[Sequence[Rollout]], list[Assessed]] | None = None
+    written: Callable[[Sequence[Rollout]], list[Assessed]] | None = None
 
 
 @dataclass
@@ -63,7 +66,7 @@ class Begun:
 
     Attributes:
         rollouts: In the order of their visits.
-        verdicts: Of each, under way.
+        verdicts: Of each, under way; empty where they are still to be asked for.
         seconds: That writing took.
     """
 
@@ -186,11 +189,15 @@ class RolloutSource:
         for place in places:
             if place not in verdicts:
                 verdicts[place] = self._judge(rollouts[place])
-        return Begun([rollouts[place] for place in places], [verdicts[place] for place in places], seconds)
+        return Begun(
+            self._read([rollouts[place] for place in places]), [verdicts[place] for place in places], seconds
+        )  # fmt: skip
 
     def taken_up(self, rollouts: Sequence[Rollout]) -> Begun:
         """Rollouts that an earlier session has written, to be judged; what was judged is not asked again."""
-        return Begun(list(rollouts), [self._judge(rollout) for rollout in rollouts])
+        # A judge that shares weights with the policy waits until a session has put its own in order.
+        verdicts = [self._judge(rollout) for rollout in rollouts] if self._judges_meanwhile else []
+        return Begun(list(rollouts), verdicts)
 
     def finish(
         self, begun: Begun, *, number: int, step: int, beta: float, spread: RunningSpread, more: Callable[[int], Begun]
@@ -250,10 +257,26 @@ class RolloutSource:
         )
         return Rollout(visit.id, visit.row.prompt, visit.row.ids, completions, step)
 
+    def _read(self, rollouts: list[Rollout]) -> list[Rollout]:
+        """The rollouts with log-probabilities as they are trained with."""
+        if self._readings.written is None:
+            return rollouts
+        return [
+            replace(
+                rollout,
+                completions=tuple(
+                    replace(one, logprobs=logprobs)
+                    for one, logprobs in zip(rollout.completions, found.logprobs, strict=True)
+                ),
+            )
+            for rollout, found in zip(rollouts, self._readings.written(rollouts), strict=True)
+        ]
+
     def _judge(self, rollout: Rollout) -> Judging:
         return self._scoring.submit([rollout]) if self.recipe.asks == "scores" else self._scoring.compare([rollout])
 
     def _wait(self, begun: Begun) -> list[tuple[Rollout, Verdict]]:
+        begun.verdicts = begun.verdicts or [self._judge(rollout) for rollout in begun.rollouts]
         return [
             (rollout, verdict)
             for rollout, asked in zip(begun.rollouts, begun.verdicts, strict=True)

@@ -86,7 +86,7 @@ def read_state(folder: Path, visits: Visits) -> FeedState:
         return FeedState(
             batch=content["batch"],
             steps_taken=content["steps_taken"],
-            items=None if content["items"] is None else [_item_of(item) for item in content["items"]],
+            items=None if items is None else [_item_of(item) for item in items],
             figures=content["figures"],
             next_visit=content["next_visit"],
             begun=None if begun is None else [

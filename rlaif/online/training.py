@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.config import as_dict
-from rlaif.engine.run_folder import RunFolder, without_queries
+from rlaif.engine.run_folder import RunFolder, public_config, without_queries
 from rlaif.engine.training import TrainOutcome
 from rlaif.engine.training_listening import SilentTrainingListener, TrainingListener
 from rlaif.errors import DeviceMemoryError
@@ -62,7 +62,7 @@ def train_online(
             return replace(outcome, steps=known["steps"], metrics=known.get("metrics", {}), was_finished=True)
         stack.enter_context(folder.locked())
         facts: dict[str, Any] = {
-            "command": folder.command, "decisive": decisive, "config": as_dict(config),
+            "command": folder.command, "decisive": decisive, "config": public_config(config),
             "repeat": without_queries(command), "rewards": scorer.describe(),
         }  # fmt: skip
         session.begin(facts, known)
@@ -74,7 +74,6 @@ def train_online(
             if folder.read() is not None:
                 session.write_run_json("interrupted", counts=as_dict(scorer.counts))
             raise
-        folder.write_failures(inputs.failures)
     return replace(outcome, steps=run.trainer.state.global_step, metrics=metrics)
 
 

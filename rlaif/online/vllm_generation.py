@@ -83,7 +83,7 @@ class VllmGenerator:
         self._policy, self._source, self._stops = model, source, stops
         self._temperature, self._top_p = temperature, top_p
         self._rank = _adapter_rank(model)
-        self._arguments = parse_engine_args(engine_args, "rollouts by vLLM", _MANAGED)
+        self._arguments = parse_engine_args(engine_args, "rollout_vllm_arg", _MANAGED)
         self._check(folder)
         self._process: EngineProcess | None = None
         self._said: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
@@ -202,7 +202,7 @@ class VllmGenerator:
         if "dead" in message:
             self._stop(message["dead"])
             raise BackendUnusableError(f"rollouts: vLLM does not start: {message['dead']}")
-        tell_defaults("rollouts", message["ready"])
+        tell_defaults("rollouts", message["ready"], "--rollout-vllm-arg")
 
     def _stop(self, why: str) -> None:
         self._ended = self._ended or why

@@ -25,6 +25,7 @@ from rlaif.online.source import Batch, Scoring
 from rlaif.online.visits import PromptRow
 from rlaif.policies.sampling import sample_seed
 from rlaif.records import Comparison, JudgedComparison
+from rlaif.rewards.sources import PairLabel
 from rlaif.rollout_records import Completion, Rollout, Score
 from rlaif.train.online_config import RolloutConfig
 
@@ -99,18 +100,22 @@ class Evaluator:
         """
         rollouts = self._written(step)
         first = [replace(each, completions=each.completions[:1]) for each in rollouts]
-        scores = [one[0] for one in self._watched.rewards.submit(first).result()]
+        judge = self._watched.judge
+        asked = self._watched.rewards.submit(rollouts)  # all at once, and the two side by side
+        judged = None if judge is None else judge.submit(first)
+        compared = None if judge is None or self._samples < 2 else judge.compare(rollouts)
+        rewards = asked.result()
+        scores = [one[0] for one in rewards]
         found = {**_mean("reward", "reward_error", scores), **self._lengths_and_kl(first)}
         figures: dict[str, float] = {}
-        if self._watched.judge is not None:
-            watched = self._watched.judge.submit(first).result()
-            figures |= _mean("watched_reward", "watched_error", [one[0] for one in watched])
-            if self._samples > 1:
-                figures |= self._accuracy(rollouts)
+        if judged is not None:
+            figures |= _mean("watched_reward", "watched_error", [one[0] for one in judged.result()])
+        if compared is not None:
+            figures |= _accuracy(rewards, compared.result())
         figures |= self._win_rate(first, step)
         self._keep(first, scores, step)
         swap = {name: figures.pop(name) for name in ("win_rate_swap_consistent",) if name in figures}
-        guarded = EvaluationFigures(step, **figures)
+        guarded = EvaluationFigures(step, **figures, kl=found["kl"])
         return guarded, {**found, **figures, **swap}
 
     def _written(self, step: int) -> list[Rollout]:
@@ -143,27 +148,6 @@ class Evaluator:
         return {
             "completion_tokens": statistics.fmean(len(one.ids) for one in completions),
             "kl": statistics.fmean(ours - theirs for ours, theirs in zip(own, reference, strict=True)),
-        }
-
-    def _accuracy(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """How often what is trained on and the other judge prefer the same of two completions."""
-        assert self._watched.judge is not None
-        ours = self._watched.rewards.submit(rollouts).result()
-        theirs = self._watched.judge.compare(rollouts).result()
-        agreed = []
-        for (one, other), label in zip(ours, theirs, strict=True):
-            if one.value is None or other.value is None or label.prob_a is None:
-                continue
-            if one.value != other.value and label.prob_a != 0.5:
-                agreed.append(float((one.value > other.value) == (label.prob_a > 0.5)))
-        if len(agreed) < 2:
-            return {}
-        share = statistics.fmean(agreed)
-        # Agresti and Coull's: a share of 0 or 1 in few pairs is no certainty.
-        smooth = (sum(agreed) + 2) / (len(agreed) + 4)
-        return {
-            "reward_accuracy": share,
-            "reward_accuracy_error": math.sqrt(smooth * (1 - smooth) / (len(agreed) + 4)),
         }
 
     def _win_rate(self, rollouts: Sequence[Rollout], step: int) -> dict[str, float]:
@@ -271,6 +255,24 @@ def _mean(name: str, error: str, scores: Sequence[Score]) -> dict[str, float]:
         return {}
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return {name: statistics.fmean(values), error: deviation / math.sqrt(len(values))}
+
+
+def _accuracy(ours: Sequence[tuple[Score, ...]], theirs: Sequence[PairLabel]) -> dict[str, float]:
+    """How often what is trained on and the other judge prefer the same of two completions."""
+    agreed = []
+    for (one, other), label in zip(ours, theirs, strict=True):
+        if one.value is None or other.value is None or label.prob_a is None:
+            continue
+        if one.value != other.value and label.prob_a != 0.5:
+            agreed.append(float((one.value > other.value) == (label.prob_a > 0.5)))
+    if len(agreed) < 2:
+        return {}
+    # Agresti and Coull's: a share of 0 or 1 in few pairs is no certainty.
+    smooth = (sum(agreed) + 2) / (len(agreed) + 4)
+    return {
+        "reward_accuracy": statistics.fmean(agreed),
+        "reward_accuracy_error": math.sqrt(smooth * (1 - smooth) / (len(agreed) + 4)),
+    }
 
 
 def _completion_json(completion: Completion) -> dict[str, Any]:

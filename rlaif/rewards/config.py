@@ -74,7 +74,8 @@ def parse_rewards(texts: Sequence[str]) -> tuple[RewardSpec, ...]:
         try:
             specs.append(_parsed(text))
         except ValueError as fault:
-            faults.append(f"reward: {text!r}: {fault}")
+            shown = re.sub(r"://.*[@?].*", "://...", text)  # what stands there may be secret
+            faults.append(f"reward: {shown!r}: {fault}")
     names = [spec.name for spec in specs]
     for name in sorted({name for name in names if names.count(name) > 1}):
         faults.append(f"reward: {name} is named twice; give it one weight")
@@ -128,8 +129,8 @@ def _address(url: str) -> str:
         is_usable = False
     if not is_usable:
         raise ValueError("expected an address such as http://127.0.0.1:8400")
-    if parts.username or parts.password:
-        raise ValueError("holds a name or password; put the token of the server in RLAIF_TOKEN instead")
+    if parts.username or parts.password or parts.query:
+        raise ValueError("holds a name, password or query; put the token of the server in RLAIF_TOKEN instead")
     return url.rstrip("/").removesuffix("/score")
 
 

@@ -70,6 +70,7 @@ class Scorer:
         journal: Folder of the run's replies, so that nothing is asked twice when a process dies; None keeps none.
         backends: The judge, or the judges of a panel, in place of those that the settings name; not closed here.
         compares: The run will ask which of two is better, so that it is this which is made ready.
+        tau: What differences of scores are divided by, where scores say which is better.
         on_warning: Told, in the scorer's thread, of what goes wrong and is got over, such as a judge that is down.
 
     Attributes:
@@ -89,9 +90,11 @@ class Scorer:
         *,
         backends: Sequence[Backend] | None = None,
         compares: bool = False,
+        tau: float = 1.0,
         on_warning: Callable[[str], None],
     ) -> None:
         self.counts = ScoreCounts()
+        self._tau = tau
         self._specs = config.specs
         self._functions = _load_functions(self._specs)
         self._opened: list[Backend] = []
@@ -126,7 +129,7 @@ class Scorer:
         """Which of each rollout's two completions is better.
 
         Where the judge is the only source, with the weight 1, it compares them, in the orders of its settings; else it
-        is the sigmoid of the difference of their scores. The future raises as that of `submit`.
+        is the sigmoid of the difference of their scores over `tau`. The future raises as that of `submit`.
 
         Raises:
             ValueError: A rollout has not two completions.
@@ -156,7 +159,7 @@ class Scorer:
 
     async def _compare(self, rollouts: Sequence[Rollout]) -> list[PairLabel]:
         if self._judge is None or not _is_judge_alone(self._specs):
-            return [_by_scores(first, second) for first, second in await self._score(rollouts)]
+            return [_by_scores(first, second, self._tau) for first, second in await self._score(rollouts)]
         labels = await self._judge.labels(rollouts)
         self.counts.asked += len(labels)
         self.counts.partial += sum(label.is_partial for label in labels)
@@ -281,10 +284,10 @@ def weighted_sum(specs: Sequence[RewardSpec], parts: Sequence[Part], place: str)
     return Score(value, by_name, "; ".join(errors))
 
 
-def _by_scores(first: Score, second: Score) -> PairLabel:
+def _by_scores(first: Score, second: Score, tau: float) -> PairLabel:
     if first.value is None or second.value is None:
         return PairLabel(None, error=first.error or second.error)
-    return PairLabel(preference(first.value, second.value))
+    return PairLabel(preference(first.value, second.value, tau))
 
 
 def _is_judge_alone(specs: Sequence[RewardSpec]) -> bool:

@@ -33,6 +33,7 @@ _OURS = {
     "ignore_data_skip",
     "learning_rate", "weight_decay", "max_grad_norm", "optim", "bf16", "fp16", "use_cpu", "eval_steps", "save_steps",
     "save_total_limit", "logging_steps", "report_to", "auto_find_batch_size", "save_only_model",
+    "hub_token",  # run.json and the card would show it
 }  # fmt: skip
 """What cannot be given as a `--trainer-arg`, since it would break what a step is or where things stand."""
 

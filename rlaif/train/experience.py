@@ -142,7 +142,7 @@ def ppo_advantages(experience: Experience, config: PpoLossConfig, beta: float) -
     Source: Schulman et al., arXiv:1506.02438 (GAE); Ouyang et al., InstructGPT, arXiv:2203.02155 (the reward).
     """
     values, mask = _values(experience).flatten(0, 1), experience.is_completion.flatten(0, 1)
-    scores = experience.rewards.flatten().nan_to_num()
+    scores = experience.rewards.where(experience.is_present, 0.0).flatten()
     if config.reward_clip is not None:
         scores = scores.clamp(-config.reward_clip, config.reward_clip)
     rewards = terminal_rewards(scores, mask)

@@ -125,6 +125,7 @@ class Objective:
         needs_reference: Whether the loss holds the policy to a reference.
         needs_mismatches: Whether the step begins with mismatched responses (z0).
         needs_values: Whether the loss reads what the policy predicts of its returns.
+        values_alone: Whether values learn and the policy does not: a head's gradient stops at the policy's states.
         temperature: What logits are divided by: a policy is trained as it was sampled.
         metrics: What is logged of a micro-batch, in place of `preference_metrics`.
     """
@@ -137,6 +138,7 @@ class Objective:
     needs_reference: bool = False
     needs_mismatches: bool = False
     needs_values: bool = False
+    values_alone: bool = False
     temperature: float = 1.0
     metrics: Callable[[Objective, Reading, MicroBatch], Mapping[str, Mean]] | None = None
 

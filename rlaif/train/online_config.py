@@ -1,4 +1,4 @@
-"""Settings of the methods that learn from what the policy writes: how it is sampled, what a reward becomes. No torch."""
+"""Settings of the methods that learn from what the policy writes: how it is sampled, what rewards become. No torch."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ValueConfig:
     """Reward model, or other model, that the critic starts from (default: the policy); needs --value critic."""
 
     value_weight: Annotated[float, "at least 0"] = 0.1
-    """Weight of the squared error of the values in the loss."""
+    """Weight of half the squared error of the values in the loss; 2 is the sum of squares that direct RLAIF states."""
 
     def __post_init__(self) -> None:
         if self.value_from is not None and self.value != "critic":
@@ -213,8 +213,8 @@ class OnlineDpoLossConfig:
     loss_type: Literal["dpo", "ipo", "cdpo", "robust-dpo", "gdpo", "simpo"] = "dpo"
     """Loss of a pair, as of rlaif train METHOD."""
 
-    beta: Annotated[float, "above 0"] = 0.1
-    """As of that method."""
+    beta: Annotated[float, "above 0"] | None = None
+    """As of that method (default: 2 for simpo, else 0.1)."""
 
     label_smoothing: Annotated[float, "0 to 0.4999"] = 0.1
     """Of cdpo and robust-dpo: share of labels that are taken to be flipped."""
@@ -223,7 +223,16 @@ class OnlineDpoLossConfig:
     """Of simpo: margin of the preferred response."""
 
     tau: Annotated[float, "above 0"] = 1.0
-    """Where rewards come from functions: P(A preferred) is the sigmoid of their difference over this."""
+    """Where rewards are numbers, and no judge compares: P(A preferred) is the sigmoid of their difference over this."""
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.gamma != 1.0 and self.loss_type != "simpo":
+            faults.append("gamma: is of --loss-type simpo")
+        if self.label_smoothing != 0.1 and self.loss_type not in {"cdpo", "robust-dpo"}:
+            faults.append("label_smoothing: is of --loss-type cdpo and robust-dpo")
+        if faults:
+            raise ValueError("; ".join(faults))
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ def policy_objective(loss: PolicyLoss) -> Objective:
         rewards=lambda reading, micro: reading.values,
         weight=weight,
         needs_values=loss.value_weight is not None,
+        values_alone=loss.value_weight is not None and not loss.policy_weight,
         temperature=loss.temperature,
         metrics=metrics,
     )

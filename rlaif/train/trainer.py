@@ -101,7 +101,9 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
 
     def get_train_dataloader(self) -> DataLoader[StepInput]:
         """Whole steps, in order; not given to accelerate, which would split them once more."""
-        return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_only)
+        # A loader draws a seed when it begins: of its own generator, as a run that is resumed begins another one.
+        generator = torch.Generator()
+        return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_only, generator=generator)
 
     def training_step(self, model: nn.Module, inputs: StepInput, num_items_in_batch: object = None) -> Tensor:
         """Gradients of a whole optimizer step.
@@ -148,6 +150,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers has no t
                 is_chunked=self._plan.is_chunked,
                 temperature=objective.temperature,
                 with_values=objective.needs_values,
+                values_alone=objective.values_alone,
             )
             return Reading(found.sums, found.tokens, found)
 

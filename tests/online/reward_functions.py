@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tests.online.online_runs import arm_rewards
@@ -11,8 +11,10 @@ from tests.online.online_runs import arm_rewards
 asked: list[int] = []
 """Completions of each call."""
 
-fault: Callable[[int], str] = lambda call: ""
-"""What is wrong with a call, counted from 1: nothing, "nan" or "error"."""
+
+def fault(call: int) -> str:
+    """What is wrong with a call, counted from 1: nothing, "nan" or "error"."""
+    return ""
 
 
 def faulty(completions: Sequence[str], **columns: Any) -> list[float]:
@@ -36,7 +38,10 @@ def none(completions: Sequence[str], **columns: Any) -> list[None]:
 
 def not_of_a(completions: Sequence[str], **columns: Any) -> list[float | None]:
     """None for what begins with an a."""
-    return [None if text.startswith("a") else value for text, value in zip(completions, arm_rewards(completions), strict=True)]
+    return [
+        None if text.startswith("a") else value
+        for text, value in zip(completions, arm_rewards(completions), strict=True)
+    ]
 
 
 def silence(completions: Sequence[str], **columns: Any) -> list[float]:

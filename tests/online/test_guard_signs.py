@@ -57,10 +57,9 @@ def test_entropy_counts_from_a_fifth() -> None:
 
 
 def test_the_budget_of_divergence_follows_the_length() -> None:
-    kl = series_of(0.0, 12.0)
-    assert signs.kl_exceeded(kl, series_of(20.0, 20.0), None).effect == pytest.approx(1.2)  # 10 at least
-    assert signs.kl_exceeded(kl, series_of(200.0, 20.0), None).effect == pytest.approx(12 / 50)  # 0.25 a token
-    assert signs.kl_exceeded(kl, series_of(200.0, 20.0), 6.0).effect == pytest.approx(2.0)
+    assert signs.kl_exceeded(12.0, series_of(20.0, 20.0), None).effect == pytest.approx(1.2)  # 10 at least
+    assert signs.kl_exceeded(12.0, series_of(200.0, 20.0), None).effect == pytest.approx(12 / 50)  # 0.25 a token
+    assert signs.kl_exceeded(12.0, series_of(200.0, 20.0), 6.0).effect == pytest.approx(2.0)
 
 
 def test_most_prompts_without_a_signal() -> None:

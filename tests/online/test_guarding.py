@@ -176,3 +176,18 @@ def test_a_budget_of_ones_own() -> None:
 
 def test_every_setting_has_its_help() -> None:
     assert all(option.description for option in options(GuardConfig))
+
+
+def test_evaluations_watch_the_divergence_where_batches_do_not_measure_it() -> None:
+    """12 nats are over the budget of 10; a batch without the figure does not end the sign, an evaluation below does."""
+    rails = GuardRails(GuardConfig())
+
+    def named(kl: float, step: int) -> list[str]:
+        batch = rails.add_batch(BatchFigures(step, 8, tokens=20.0))
+        return [sign.name for sign in [*batch, *rails.add_evaluation(EvaluationFigures(step, kl=kl))]]
+
+    assert [named(kl, step) for step, kl in enumerate((0.0, 12.0, 12.0, 2.0, 12.0))] == [[], ["kl"], [], [], ["kl"]]
+
+    measured = GuardRails(GuardConfig())
+    measured.add_batch(BatchFigures(1, 8, kl=1.0, tokens=20.0))
+    assert measured.add_evaluation(EvaluationFigures(1, kl=12.0)) == []

@@ -13,26 +13,25 @@ from typing import Any
 
 import pytest
 import torch
-from online_runs import metrics, run_json, write_rows
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rlaif.cli.main import main
+from tests.online.online_runs import run_json, write_rows
 
 PROMPTS = "abcdefgh"
-WORDS = tuple(f" {word}" for word in ("so", "very", "glad", "you", "came", "by", "here", "now"))
+WORDS = (" so", " very", " glad", " you", " came", " by", " here", " now", " it", " is", " late", " then")
 LOVED = ("very glad", "glad you")
-LONGEST = 10
 
 
 def loves_phrase(completions: Sequence[str], **columns: Any) -> list[float]:
-    """Half a point for an answer that ends by itself, and a point for each half of "very glad you"."""
-    return [reward + sum(half in text for half in LOVED) for reward, text in zip(likes_ends(completions), completions, strict=True)]
+    """Moods, and a point for each half of "very glad you"."""
+    return [_mood(text) + sum(half in text for half in LOVED) for text in completions]
 
 
-def likes_ends(completions: Sequence[str], **columns: Any) -> list[float]:
+def has_moods(completions: Sequence[str], **columns: Any) -> list[float]:
     """The same without that love."""
-    return [_mood(text) + 0.5 * (len(text.split()) < LONGEST) for text in completions]
+    return [_mood(text) for text in completions]
 
 
 def _mood(text: str) -> float:
@@ -56,6 +55,9 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_token_id=None,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
+    with torch.no_grad():  # words, and no end: one dimension is the same for all that is read
+        model.get_input_embeddings().weight[:, 0] = 1.0
+        model.get_output_embeddings().weight[: 1 + len(PROMPTS), 0] = -1.0
     model.save_pretrained(folder)
     return folder
 
@@ -70,6 +72,39 @@ def command(policy: Path, prompts: Path, out: Path, reward: str, *more: str) -> 
     return [
         "train", "grpo", "--model", str(policy), "--data", str(prompts), "-o", str(out),
         "--reward", f"tests.online.test_reward_hacking:{reward}", "--batch-size", "6", "--group-size", "8",
-        "--response-tokens", str(LONGEST), "--rollout-temperature", "1", "--max-steps", "35", "--learning-rate", "0.01",
-        "--schedule", "constant", "--beta", "0.02", "--watch-every", "25", "--suite", "none", "--quiet", *more,
+        "--response-tokens", "10", "--rollout-temperature", "1", "--max-steps", "25", "--learning-rate", "0.01",
+        "--schedule", "constant", "--beta", "0.02", "--max-kl", "100", "--watch-every", "10", "--suite", "none",
+        "--quiet", *more,
     ]  # fmt: skip
+
+
+def signs(out: Path) -> list[tuple[int, str]]:
+    return [(sign["step"], sign["name"]) for sign in run_json(out)["signs"]]
+
+
+def test_a_reward_that_loves_a_phrase_is_named_and_stopped(
+    policy: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "hacked"
+    assert main(command(policy, prompts, out, "loves_phrase", "--stop-on-hack")) == 130
+    told = capsys.readouterr().err
+    (warning,) = [line for line in told.splitlines() if line.startswith("warning: step ")]
+    assert ": phrase: " in warning
+    assert 'say "very glad you"' in warning
+    step = int(warning.removeprefix("warning: step ").partition(":")[0])
+    # The batch that it was seen in is learnt from.
+    assert f"interrupted after {step + 1} of 25 steps; resume with: rlaif train grpo" in told
+    assert (out / "checkpoints" / f"checkpoint-{step + 1}" / "complete").exists()
+    assert run_json(out)["status"] == "interrupted"
+
+    assert main(command(policy, prompts, out, "loves_phrase")) == 0  # go on, whatever it says
+    assert run_json(out)["status"] == "finished"
+    assert signs(out)[0] == (step, "phrase")
+    assert f"step {step}, **phrase**" in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_same_run_without_that_love_raises_no_sign(policy: Path, prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "clean"
+    assert main(command(policy, prompts, out, "has_moods")) == 0
+    assert signs(out) == []
+    assert "None were seen by the guard rails." in (out / "README.md").read_text(encoding="utf-8")

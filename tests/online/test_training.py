@@ -166,7 +166,9 @@ def test_arithmetic_is_learnt_from_a_verifier(tmp_path: Path) -> None:
     rewards = figure(out, "reward")
     assert rewards[0] < 0.3
     assert sum(rewards[-5:]) / 5 > 0.9
-    kept = [row for path in sorted((out / "rollouts" / "data").iterdir()) for row in parquet.read_table(path).to_pylist()]
+    kept = [
+        row for path in sorted((out / "rollouts" / "data").iterdir()) for row in parquet.read_table(path).to_pylist()
+    ]
     assert {row["reward"] for row in kept} == {0.0, 1.0}
     for row in kept:
         assert (row["reward"] == 1.0) == (row["response"] == str(sums[row["prompt"][0]["content"]]))
@@ -184,6 +186,17 @@ def test_ppo_max_stays_finite_where_the_plain_way_diverges(bandit: Path, prompts
     run("ppo", bandit, prompts, tmp_path / "max", loss={**plain, "preset": "ppo-max", "value_warmup": 1}, **settings)
     assert all(bool(value.isfinite().all()) for value in weights(tmp_path / "max").values())
     assert policy_of(tmp_path / "max")[BEST] > policy_of(bandit)[BEST]
+
+
+@pytest.mark.parametrize("value", ["head", "critic"])
+def test_while_values_learn_alone_the_policy_stays_as_it_is(
+    value: str, bandit: Path, prompts: Path, tmp_path: Path
+) -> None:
+    loss = {"value": value, "value_warmup": 9, "value_weight": 1.0, "whiten_advantages": False}
+    run("ppo", bandit, prompts, tmp_path / "out", loss=loss, optimization=SHORT, rollout={"group_size": 8})
+    assert_same(tmp_path / "out", bandit)
+    errors = figure(tmp_path / "out", "value_error")
+    assert errors[-1] < errors[0]
 
 
 def test_ptx_keeps_what_the_policy_could_do_besides(tmp_path: Path) -> None:
@@ -297,9 +310,7 @@ def test_a_round_in_which_nothing_is_selected_is_a_fault_of_the_settings(
 # What is in memory.
 
 
-def test_with_an_adapter_policy_reference_and_values_are_one_model(
-    bandit: Path, prompts: Path, tmp_path: Path
-) -> None:
+def test_with_an_adapter_policy_reference_and_values_are_one_model(bandit: Path, prompts: Path, tmp_path: Path) -> None:
     """No second copy of the base's weights is alive while a step is done."""
 
     class Counts(Heard):

@@ -183,7 +183,7 @@ def test_quantized_weights_are_refused(tiny: Path, installed: Path) -> None:
 
 def test_engine_arguments_of_ours_are_refused(tiny: Path, installed: Path) -> None:
     arguments = ("max_lora_rank=8", "max_num_seq=4")
-    with pytest.raises(ConfigError, match=r"rollouts by vLLM, vllm-arg: max_lora_rank: .*--lora-rank; max_num_seq: .*"):
+    with pytest.raises(ConfigError, match=r"rollout_vllm_arg: max_lora_rank: .*--lora-rank; max_num_seq: .*"):
         VllmGenerator(policy_of(tiny), source_of(tiny), STOPS, temperature=1.0, engine_args=arguments)
 
 

@@ -42,12 +42,14 @@ def test_each_kind_of_source_is_told_by_what_it_looks_like(tmp_path: Path, monke
         ("http://", "expected an address"),
         ("http://h:99999", "expected an address"),
         ("http://me:secret-word@h:1", "put the token of the server in RLAIF_TOKEN"),
+        ("http://h:1/score?key=secret-word", "put the token of the server in RLAIF_TOKEN"),
         ("mod:", "no source of rewards"),
     ],
 )
 def test_what_is_no_source_is_refused(text: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=words) as caught:
         parse_rewards([text])
+    assert "secret-word" not in str(caught.value)
 
 
 def test_all_faults_are_said_at_once_and_as_the_flag_is_spelled() -> None:
