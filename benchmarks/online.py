@@ -24,7 +24,8 @@ memory: `rlaif train drlaif` on a random Llama of 90 M parameters: policy, refer
 weights (`--lora-rank`, `--judge self`), beside models of their own. Peak RSS after 3 steps, less that of a process that
 has imported all and loaded no model.
 
-Every measurement is its own process; the tools take turns. Of the repeats, the median is reported.
+Every measurement is its own process; the tools take turns. Of the repeats, the median is reported; memory is measured
+once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether the guard rails of online training name a reward hack that was planted, and how soon: with the whole loop.
 
-    python benchmarks/reward_hacking.py --folder runs/hacking       # some 40 minutes on one core
-    python benchmarks/reward_hacking.py --folder runs/hacking --runs clean phrase --seeds 0
+    python benchmarks/reward_hacking.py                     # some 40 minutes on one core
+    python benchmarks/reward_hacking.py --runs clean phrase --seeds 0
 
 `rlaif train grpo` on `builtin:tiny-policy` and examples/data/prompts.jsonl, 8 prompts of 4 completions a step, one
 process at a time; the same command again goes on where it was cut short. Each run is watched by a reward model of the
@@ -126,7 +126,7 @@ def told(name: str, seed: int, seen: Seen) -> str:
 def main() -> None:
     names = ("clean", *PLANTED)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="of the runs, kept")
+    parser.add_argument("--folder", type=Path, default=Path("runs/reward-hacking"), help="of the runs, kept")
     parser.add_argument("--runs", nargs="+", choices=names, default=names)
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=None, help="default: five of clean and phrase, else one"

@@ -197,6 +197,8 @@ class RolloutFeed(IterableDataset[StepInput]):
     def _require_rows(self, batch: Batch) -> None:
         # In a later round there may be nothing left to choose from: what is written is all as good.
         if self._plan.is_round and not batch.items and self._number == 0:
+            if "reward" not in batch.figures:
+                raise ConfigError("no completion of the first round has a reward: there is nothing to choose from")
             raise ConfigError(
                 "no completion of the first round was selected: no pair differs enough, or no reward reaches the "
                 f"threshold (rewards were {batch.figures.get('reward', float('nan')):.3g} on average, spread "
@@ -208,7 +210,7 @@ class RolloutFeed(IterableDataset[StepInput]):
         items, objective = self._rows(place), self._source.recipe.objective(self._number)
         step = step_input(items, objective, self._compute)
         step = replace(step, figures=self._figures)
-        if self._imitation is None:
+        if self._imitation is None or objective.values_alone:
             return step
         extra = self._imitated(self._number * self._plan.steps_of_batch + place)
         part = step_part(extra, self._imitation.objective, self._compute, factor=self._imitation.weight)

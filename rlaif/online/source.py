@@ -234,6 +234,9 @@ class RolloutSource:
             values = [score.value for _, verdict in present for score in _scores(verdict) if score.value is not None]
             spread = spread.updated(values)
         judged = self._judged(present, spread)
+        if not judged and "" not in self._warned:
+            self._warned.add("")
+            self._on_warning("no completion of a batch has a reward: there is nothing to learn from (dropped)")
         items = self.recipe.items(judged, beta, number)
         completions = _completions(pairs, judged)
         watched = watched_figures(pairs, judged, step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _PRELOADED = ["tests.online.killed_runs", "rlaif.cli.train", "rlaif.online.results", "rlaif.online.session", "peft",
-              "transformers.models.llama.modeling_llama", "tensorboard", "pyarrow.parquet"]  # fmt: skip
+              "transformers.models.llama.modeling_llama", "torch.utils.tensorboard", "pyarrow.parquet"]  # fmt: skip
 
 
 class Moment(NamedTuple):
@@ -48,6 +49,7 @@ def _command(argv: Sequence[str], folder: Path, moment: Moment | None) -> None:
     from rlaif.online import results
 
     torch.set_num_threads(1)
+    gc.freeze()  # what is loaded is not looked through at the end of each run
     os.chdir(folder)
     with (folder / "output.txt").open("a", encoding="utf-8") as output:
         os.dup2(output.fileno(), 1)

@@ -14,12 +14,16 @@ from rlaif.online.curves import CURVES
 NAMES = {name for curve in CURVES for name in curve.lines}
 
 
-def test_every_axis_is_within_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_axis_is_within_its_picture_and_a_coin_beside_what_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     labels: dict[str, Any] = {}
+    coins: set[str] = set()
 
     def look(drawing: Any, path: Path) -> None:
         drawing.canvas.draw()
         (axes,) = drawing.axes
+        coins.update(path.stem for line in axes.lines if line.get_label() == "a coin")
         labels[path.stem] = (axes.yaxis.label.get_window_extent(), drawing.bbox)
 
     monkeypatch.setattr(training_curves, "save_png", look)
@@ -28,3 +32,4 @@ def test_every_axis_is_within_its_picture(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(labels) == len(CURVES)
     outside = [name for name, (label, page) in labels.items() if label.y0 < page.y0 or label.y1 > page.y1]
     assert outside == []
+    assert coins == {"win_rate", "reward_accuracy"}

@@ -187,3 +187,23 @@ def test_who_writes_gets_the_weights_when_it_writes_and_not_before() -> None:
     generator.generate([])
     generator.generate([])
     assert told == ["writes", "step 3", "writes", "writes"]
+
+
+def none(completions: Sequence[str], **columns: Any) -> list[None]:
+    return [None for _ in completions]
+
+
+def test_a_run_without_any_reward_says_so_and_learns_nothing(bandit: Path, prompts: Path, tmp_path: Path) -> None:
+    heard, reward = Heard(), ("tests.online.test_opening:none",)
+    run("rloo", bandit, prompts, tmp_path / "rloo", listener=heard, reward=reward, optimization={"max_steps": 2})
+    assert heard.warnings == ["no completion of a batch has a reward: there is nothing to learn from (dropped)"]
+    assert torch.equal(policy_of(tmp_path / "rloo"), policy_of(bandit))
+    with pytest.raises(ConfigError, match="no completion of the first round has a reward"):
+        run("rso", bandit, prompts, tmp_path / "rso", reward=reward)
+
+
+def test_nothing_is_imitated_while_values_learn_ahead(bandit: Path, prompts: Path, tmp_path: Path) -> None:
+    ptx = write_rows(tmp_path / "ptx.jsonl", [{"prompt": "?", "response": "a"}] * 8)
+    loss = {"ptx_data": str(ptx), "value_warmup": 9}
+    run("ppo", bandit, prompts, tmp_path / "out", loss=loss, optimization={"max_steps": 2})
+    assert torch.equal(policy_of(tmp_path / "out"), policy_of(bandit))

@@ -31,7 +31,6 @@ def distance(one: Tensor, other: Tensor) -> float:
     [
         ("drlaif", {}, {"beta": 0.0}),
         ("reinforce", {}, {"beta": 0.0, "normalize": True}),
-        ("reinforce", {"group_size": 8}, {"beta": 0.0, "baseline": "group"}),
         ("grpo", {}, {}),
         ("grpo", {}, {"variant": "dr-grpo"}),
         ("grpo", {}, {"variant": "dapo"}),

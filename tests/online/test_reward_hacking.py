@@ -73,7 +73,7 @@ def command(policy: Path, prompts: Path, out: Path, reward: str, *more: str) -> 
         "train", "grpo", "--model", str(policy), "--data", str(prompts), "-o", str(out),
         "--reward", f"tests.online.test_reward_hacking:{reward}", "--batch-size", "6", "--group-size", "8",
         "--response-tokens", "10", "--rollout-temperature", "1", "--max-steps", "25", "--learning-rate", "0.01",
-        "--schedule", "constant", "--beta", "0.02", "--max-kl", "100", "--watch-every", "10", "--suite", "none",
+        "--schedule", "constant", "--beta", "0.02", "--watch-every", "10", "--suite", "none",
         "--quiet", *more,
     ]  # fmt: skip
 
@@ -85,26 +85,30 @@ def signs(out: Path) -> list[tuple[int, str]]:
 def test_a_reward_that_loves_a_phrase_is_named_and_stopped(
     policy: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """That the policy moves far is a warning too, and no hack: the run goes on."""
     out = tmp_path / "hacked"
-    assert main(command(policy, prompts, out, "loves_phrase", "--stop-on-hack")) == 130
+    hacked = command(policy, prompts, out, "loves_phrase", "--max-kl", "5")
+    assert main([*hacked, "--stop-on-hack"]) == 130
     told = capsys.readouterr().err
-    (warning,) = [line for line in told.splitlines() if line.startswith("warning: step ")]
-    assert ": phrase: " in warning
-    assert 'say "very glad you"' in warning
-    step = int(warning.removeprefix("warning: step ").partition(":")[0])
+    kl, phrase = [line.removeprefix("warning: step ") for line in told.splitlines() if line.startswith("warning: step")]
+    assert ": kl: " in kl
+    assert ": phrase: " in phrase
+    assert 'say "very glad you"' in phrase
+    step = int(phrase.partition(":")[0])
     # The batch that it was seen in is learnt from.
     assert f"interrupted after {step + 1} of 25 steps; resume with: rlaif train grpo" in told
     assert (out / "checkpoints" / f"checkpoint-{step + 1}" / "complete").exists()
     assert run_json(out)["status"] == "interrupted"
 
-    assert main(command(policy, prompts, out, "loves_phrase")) == 0  # go on, whatever it says
+    assert main(hacked) == 0  # go on, whatever it says
     assert run_json(out)["status"] == "finished"
-    assert signs(out)[0] == (step, "phrase")
+    assert [name for _, name in signs(out)][:2] == ["kl", "phrase"]
+    assert signs(out)[1][0] == step
     assert f"step {step}, **phrase**" in (out / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_same_run_without_that_love_raises_no_sign(policy: Path, prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "clean"
-    assert main(command(policy, prompts, out, "has_moods")) == 0
+    assert main(command(policy, prompts, out, "has_moods", "--max-kl", "20")) == 0
     assert signs(out) == []
     assert "None were seen by the guard rails." in (out / "README.md").read_text(encoding="utf-8")

@@ -143,7 +143,7 @@ def test_a_missing_end_costs_in_what_is_learnt_and_in_what_is_selected(
     for method, loss in (("grpo", {}), ("best-of-n", {})):
         out = tmp_path / method
         run(
-            method, bandit, prompts, out, rollout={"missing_eos_penalty": 2.0, "group_size": 16}, loss=loss,
+            method, bandit, prompts, out, rollout={"missing_eos_penalty": 2.0, "group_size": 8}, loss=loss,
             optimization={"max_steps": 30},
         )  # fmt: skip
         policy = policy_of(out)
