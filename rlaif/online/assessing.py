@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from rlaif.errors import NonFiniteLossError
 from rlaif.models.examples import Example
+from rlaif.models.logprobs import TokenLogprobs
 from rlaif.rollout_records import Rollout
 from rlaif.train.items import TrainingItem
 from rlaif.train.models import adapter_off
@@ -56,6 +58,9 @@ def assess(
 
     Returns:
         In the order of the rollouts.
+
+    Raises:
+        NonFiniteLossError: A number is NaN or infinite.
     """
     items = [TrainingItem(example_of(rollout)) for rollout in rollouts]
     counts = {item.example.id: [len(one) for one in item.example.completions] for item in items}
@@ -69,6 +74,7 @@ def assess(
                 read = read_tokens(
                     model, batch, is_chunked=plan.is_chunked, temperature=objective.temperature, with_values=with_values
                 )
+                _require_finite(read, batch.ids)
                 columns = [read.values.tolist(), None if read.token_values is None else read.token_values.tolist()]
                 for row, each in enumerate(batch.ids):
                     found[each] = Assessed(*(None if one is None else _cut(one[row], counts[each]) for one in columns))  # type: ignore[arg-type]
@@ -103,6 +109,19 @@ class Reference:
             return
         with adapter_off(self._policy):
             yield self._policy
+
+
+def _require_finite(read: TokenLogprobs, ids: Sequence[str]) -> None:
+    finite = read.values.isfinite().flatten(1).all(-1)
+    if read.token_values is not None:
+        finite &= read.token_values.isfinite().flatten(1).all(-1)
+    if not bool(finite.all()):
+        first = ids[int(finite.int().argmin())]
+        raise NonFiniteLossError(
+            f"a model gives a completion of {first!r} a log-probability or a value that is no number; its weights have "
+            "diverged or its numbers overflow: go on from an earlier checkpoint with a lower --learning-rate, or use "
+            "another --precision"
+        )
 
 
 def _cut(row: Sequence[Sequence[float]], counts: Sequence[int]) -> ByToken:

@@ -72,9 +72,21 @@ class OnlineConfig:
 
 
 @dataclass(frozen=True)
+class DrlaifOptimizationConfig(OnlineOptimizationConfig):
+    """As the paper's: Lee et al., RLAIF, arXiv:2309.00267, appendix G."""
+
+    batch_size: Annotated[int, "at least 1"] = 128
+    """Prompts of each optimizer step."""
+
+    epochs: Annotated[float, "above 0"] = 8.0
+    """Times each prompt is answered."""
+
+
+@dataclass(frozen=True)
 class DrlaifConfig(OnlineConfig):
     """`rlaif train drlaif`: direct RLAIF, REINFORCE on the judge's own score with a value baseline."""
 
+    optimization: DrlaifOptimizationConfig = field(default_factory=DrlaifOptimizationConfig)
     loss: DrlaifLossConfig = field(default_factory=DrlaifLossConfig)
 
 

@@ -34,8 +34,8 @@ class FeedPlan:
         prompts: That a batch answers.
         steps: Optimizer steps in one pass over a batch.
         passes: Over a batch.
-        batch_size: Rows of a step, where a batch comes to as many rows as it likes (`is_round`).
-        is_round: Whether rows are pairs or demonstrations that were selected, and not the batch's prompts.
+        batch_size: Rows of imitated text in a step.
+        is_round: Whether rows are pairs or demonstrations that were selected, as many as there are.
         overlaps: Whether the next batch is written before this one is learnt from.
         seed: Of the order of rows.
     """
@@ -199,11 +199,13 @@ class RolloutFeed(IterableDataset[StepInput]):
         if self._plan.is_round and not batch.items and self._number == 0:
             if "reward" not in batch.figures:
                 raise ConfigError("no completion of the first round has a reward: there is nothing to choose from")
+            reward, spread = batch.figures["reward"], batch.figures["reward_spread"]
+            largest = batch.figures.get("largest_preference")
+            pair = "" if largest is None else f"; the surest pair has a probability of {largest:.3f}, below --eta"
             raise ConfigError(
                 "no completion of the first round was selected: no pair differs enough, or no reward reaches the "
-                f"threshold (rewards were {batch.figures.get('reward', float('nan')):.3g} on average, spread "
-                f"{batch.figures.get('reward_spread', float('nan')):.3g}); lower --eta, --tau or --least-score, or "
-                "raise --group-size"
+                f"threshold (rewards were {reward:.3g} on average, spread {spread:.3g}{pair}); lower --eta, --tau or "
+                "--least-score, or raise --group-size"
             )
 
     def _step(self, place: int) -> StepInput:
@@ -217,14 +219,9 @@ class RolloutFeed(IterableDataset[StepInput]):
         return replace(step, parts=(*step.parts, part))
 
     def _rows(self, place: int) -> list[TrainingItem]:
-        """The rows of a step of this batch."""
+        """The rows of a step of this batch: in each pass every one of them stands in one step."""
         assert self._items is not None
         plan, items = self._plan, self._items
-        if plan.is_round:
-            size = min(plan.batch_size, len(items))
-            if not size:
-                return []
-            return [items[row] for row in StepOrder(len(items), size, plan.seed + self._number).rows(place)]
         turn, part = divmod(place, plan.steps)
         order = list(range(len(items)))
         seeded_random(plan.seed, f"{self._number}/{turn}", "rollout order").shuffle(order)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 
-from rlaif.data.selecting import best_of, first_round_pairs, rejection_sample, rs_dpo_pairs
+from rlaif.data.selecting import best_of, first_round_pairs, preference, rejection_sample, rs_dpo_pairs
 from rlaif.online.assessing import Assessed, example_of
 from rlaif.randomness import seeded_random
 from rlaif.rollout_records import Rollout
@@ -239,7 +239,9 @@ def make_recipe(config: Any, rollout: RolloutConfig, *, seed: int) -> Recipe:
     }  # fmt: skip
     match config:
         case DrlaifLossConfig():
-            loss = PolicyLoss("constant", value_weight=config.value_weight, **shared)
+            loss = PolicyLoss(
+                "constant", clip_low=config.clip, clip_high=config.clip, value_weight=config.value_weight, **shared
+            )
             return PolicyGradient(drlaif_advantages, loss, bool(config.beta), FixedKl(config.beta))
         case ReinforceLossConfig():
             loss = PolicyLoss("constant", clip_low=config.clip, clip_high=config.clip, **shared)
@@ -265,7 +267,7 @@ def make_recipe(config: Any, rollout: RolloutConfig, *, seed: int) -> Recipe:
         case OnlineDpoLossConfig():
             return Pairs(_at(_pair_objective(config), rollout), _compared, asks="comparisons")
         case RsDpoLossConfig():
-            return Pairs(_at(make_objective("dpo", DpoLossConfig(config.beta)), rollout), _rs_dpo(config))
+            return Pairs(_at(make_objective("dpo", DpoLossConfig(config.beta)), rollout), RsDpoChoice(config))
         case RsoLossConfig():
             method = "dpo" if config.pair_loss == "sigmoid" else "hinge"
             return Pairs(_at(make_objective(method, DpoLossConfig(config.gamma)), rollout), _rso(config, seed))
@@ -340,15 +342,23 @@ def _compared(judged: JudgedRollout) -> Sequence[tuple[int, int, float]]:
     return [] if judged.prob_a is None else [(0, 1, judged.prob_a)]
 
 
-def _rs_dpo(config: RsDpoLossConfig) -> PairChooser:
-    def choose(judged: JudgedRollout, /) -> Sequence[tuple[int, int, float]]:
+@dataclass(frozen=True)
+class RsDpoChoice:
+    """All pairs whose better one is preferred surely enough."""
+
+    config: RsDpoLossConfig
+
+    def __call__(self, judged: JudgedRollout, /) -> Sequence[tuple[int, int, float]]:
         scores = judged.selection_scores
         return [
             (first, second, float(scores[first] > scores[second]))
-            for first, second in rs_dpo_pairs(scores, config.eta, config.tau)
+            for first, second in rs_dpo_pairs(scores, self.config.eta, self.config.tau)
         ]
 
-    return choose
+    def largest(self, judged: Sequence[JudgedRollout]) -> float:
+        """The probability of the surest pair of all, what `--eta` is compared with; 0.5 where there is no pair."""
+        spreads = [max(one.selection_scores) - min(one.selection_scores) for one in judged]
+        return preference(max(spreads, default=0.0), 0.0, self.config.tau)
 
 
 def _rso(config: RsoLossConfig, seed: int) -> PairChooser:

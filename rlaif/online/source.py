@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 from rlaif.online.assessing import Assessed
 from rlaif.online.generation import Generator, RolloutJob, Written
 from rlaif.online.guard_figures import BatchFigures, batch_figures
-from rlaif.online.recipes import JudgedRollout, Recipe
+from rlaif.online.recipes import JudgedRollout, Pairs, Recipe, RsDpoChoice
 from rlaif.online.visits import Visit, Visits
 from rlaif.policies.sampling import sample_seed
 from rlaif.rewards.sources import PairLabel
@@ -251,6 +251,8 @@ class RolloutSource:
         known = [prob for _, verdict in pairs if (prob := _prob(verdict)) is not None]
         if known:  # how sure the judge is of the side that it prefers
             figures["sureness"] = math.fsum(max(prob, 1.0 - prob) for prob in known) / len(known)
+        if isinstance(self.recipe, Pairs) and isinstance(self.recipe.choose, RsDpoChoice):
+            figures["largest_preference"] = self.recipe.choose.largest(judged)
         return Batch(items, completions, watched, figures, spread)
 
     def _rollout(self, visit: Visit, written: Sequence[Written], step: int) -> Rollout:

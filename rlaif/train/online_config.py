@@ -76,6 +76,10 @@ class DrlaifLossConfig(ValueConfig):
     beta: Annotated[float, "0 to 1"] = 0.05
     """Share of the KL in what is maximised: (1 - beta) reward - beta KL, over the whole completion."""
 
+    clip: Annotated[float, "above 0"] = 0.2
+    """How far the probability of a token may move from what it was, as a share, before it pulls no more; nothing is
+    clipped where completions are fresh, as in the paper (without --overlap, --rollout-prompts, --rollout-epochs)."""
+
 
 @dataclass(frozen=True)
 class KlConfig:
