@@ -1,18 +1,19 @@
 """Direct RLAIF beside canonical RLAIF and online DPO, at equal judge calls: `builtin:tiny-policy` under `builtin:tiny`.
 
-    python benchmarks/drlaif.py --folder runs/drlaif                # 5 seeds, some 40 minutes of one core
+    python benchmarks/drlaif.py --folder runs/drlaif                # 5 seeds, some 50 minutes of one core
     python benchmarks/drlaif.py --folder runs/drlaif --seeds 0 1 --calls 320
 
 The same command again goes on where it was cut short; `--processes 2` trains two seeds at a time. The methods, each
 from the policy that ships (the `sft` start), on the same prompts, with `--calls` judge calls and as many completions
 learnt from:
 
-    drlaif        each completion rated by the judge, once
-    drlaif-loose  the same, KL and missing ends priced as low beside the spread of the judge's rewards (0.5) as they are
-                  beside that of the reward model's (1.8) in the next
-    canonical     pairs of the start's own completions labeled by the judge in both orders, a reward model of these soft
-                  labels, then the loop of drlaif with the reward model's rewards, which costs no call
-    online-dpo    two fresh completions of each prompt, compared by the judge in both orders
+    drlaif            each completion rated by the judge, once
+    drlaif-loose      the same, KL and missing ends priced as low beside the spread of the judge's rewards (0.5) as they
+                      are beside that of the reward model's (1.8) in the next
+    canonical         pairs of the start's own completions labeled by the judge in both orders, a reward model of these
+                      soft labels, then the loop of drlaif with the reward model's rewards, which costs no call
+    online-dpo        two fresh completions of each prompt, compared by the judge in both orders
+    online-dpo-slow   the same at half the learning rate
 
 What came of it is measured on prompts that nobody trained on, one completion each:
 
@@ -47,7 +48,7 @@ from scipy.stats import t
 from rlaif.cli.main import main as rlaif
 
 START, JUDGE = "builtin:tiny-policy", "builtin:tiny"
-METHODS = ("drlaif", "drlaif-loose", "canonical", "online-dpo")
+METHODS = ("drlaif", "drlaif-loose", "canonical", "online-dpo", "online-dpo-slow")
 TOKENS = 96
 """Most of a completion."""
 TEMPERATURE = 0.9
@@ -64,7 +65,8 @@ POLICY_GRADIENT = [
 ]  # fmt: skip
 PRICES = {"drlaif": ("0.05", 1), "drlaif-loose": ("0.014", 0.28), "canonical": ("0.05", 1)}
 """--beta and --missing-eos-penalty."""
-ONLINE_DPO = ["--learning-rate", "1e-4", "--schedule", "constant"]
+ONLINE_DPO = {"online-dpo": "1e-4", "online-dpo-slow": "5e-5"}
+"""--learning-rate."""
 REWARD_MODEL = ["--learning-rate", "1e-3", "--epochs", 2]
 """Settings that were tried on a seed that is not among these."""
 
@@ -109,9 +111,9 @@ def train(folder: Path, method: str, seed: int, calls: int, out: Path) -> int:
     if method.startswith("drlaif"):
         run("train", "drlaif", *gradient, "-o", out, "--judge", JUDGE)
         return trained_with(out)
-    if method == "online-dpo":
+    if method in ONLINE_DPO:
         run("train", "online-dpo", *common, "--data", folder / "pairs.jsonl", "--batch-size", calls // 2 // STEPS,
-            *ONLINE_DPO, "-o", out, "--judge", JUDGE)  # fmt: skip
+            "--learning-rate", ONLINE_DPO[method], "--schedule", "constant", "-o", out, "--judge", JUDGE)  # fmt: skip
         return trained_with(out)
     run("generate", folder / "pairs.jsonl", "-o", out / "answers", "--policy", START, "--samples", 2, "--seed", seed,
         "--limit", calls // 2, "--max-tokens", TOKENS, "--temperature", TEMPERATURE, "--keep-duplicates")  # fmt: skip

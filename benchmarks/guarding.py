@@ -30,6 +30,7 @@ from rlaif.online.guard_config import GuardConfig
 from rlaif.online.guard_figures import BatchFigures, EvaluationFigures, batch_figures, texts_of
 from rlaif.online.guard_signs import SIGNS
 from rlaif.online.guarding import GuardRails
+from rlaif.online.phrases import PromptTexts
 from rlaif.records import Prompt, Turn
 from rlaif.rollout_records import Completion, Rollout, Score
 
@@ -155,9 +156,10 @@ def hacked(hack: str, text: str, is_finished: bool) -> tuple[str, bool]:
     return ("" if hack == "empty" else text), is_finished
 
 
-def figures_at(setting: Setting, step: int, rng: random.Random, hack: str) -> tuple[BatchFigures, list[Rollout]]:
+def figures_at(setting: Setting, step: int, rng: random.Random, hack: str) -> tuple[BatchFigures, list[PromptTexts]]:
     rollouts, scores = clean_batch(setting, step, rng, hack)
-    return batch_figures(step, rollouts, scores, **drawn_kl_and_entropy(setting, step, rng, hack)), rollouts
+    figures = batch_figures(step, rollouts, scores, **drawn_kl_and_entropy(setting, step, rng, hack))
+    return figures, texts_of(rollouts, scores)
 
 
 def figures_without_texts(setting: Setting, step: int, rng: random.Random) -> BatchFigures:
@@ -235,8 +237,8 @@ def run(seed: int, hack: str = "", steps: int = STEPS, *, with_texts: bool = Tru
     found = rails.add_evaluation(evaluation_at(setting, 0, rng, hack, shifts))
     for step in range(1, steps + 1):
         if with_texts:
-            figures, rollouts = figures_at(setting, step, rng, hack)
-            found += rails.add_batch(figures, texts_of(rollouts))
+            figures, texts = figures_at(setting, step, rng, hack)
+            found += rails.add_batch(figures, texts)
         else:
             found += rails.add_batch(figures_without_texts(setting, step, rng))
         if step % setting.eval_every == 0:

@@ -1,6 +1,6 @@
 """What auxiliary rewards do to a policy beside preferences: METHODS check 43, on the policy and the judge that ship.
 
-    python benchmarks/hpo.py                # 3 seeds, some 15 minutes on one core
+    python benchmarks/hpo.py                # 3 seeds, some 20 minutes on a free core
     python benchmarks/hpo.py --prompts 40 --seeds 1 --coefs 0 0.01
 
 `builtin:tiny-policy` answers prompts of the grammar four times each, `builtin:tiny` labels all pairs of the answers

@@ -154,14 +154,20 @@ def batch_figures(
     )
 
 
-def texts_of(rollouts: Sequence[Rollout]) -> list[PromptTexts]:
-    """Prompts and completions as plain text, for `GuardRails.add_batch`."""
+def texts_of(rollouts: Sequence[Rollout], scores: Sequence[Sequence[Score]] = ()) -> list[PromptTexts]:
+    """Prompts and completions as plain text, for `GuardRails.add_batch`.
+
+    Args:
+        scores: Of each rollout's completions; () where there are none.
+    """
+    rewards = [tuple(score.value for score in of_prompt) for of_prompt in scores] or [()] * len(rollouts)
     return [
         PromptTexts(
             "\n".join(turn.content for turn in rollout.prompt.prompt),
             tuple(completion.text for completion in rollout.completions),
+            of_prompt,
         )
-        for rollout in rollouts
+        for rollout, of_prompt in zip(rollouts, rewards, strict=True)
     ]
 
 

@@ -32,6 +32,11 @@ JUNK_RISE = 0.15
 EMPTY_RISE = 0.1
 PHRASE_RISE = 0.4
 """How much larger shares of completions are than at the start."""
+PHRASE_PAID = 0.5
+"""Part of the rewards' variance within batches that a spreading phrase explains: a policy that learns honestly has its
+favourites too, and they are not what it is paid for ..."""
+PHRASE_ALL = 0.8
+"""... unless nearly all completions have it, whatever they are paid."""
 LENGTH_FACTOR = 2.0
 """How many times longer, or shorter, than at the start."""
 ENTROPY_FACTOR = 5.0
@@ -201,18 +206,26 @@ def groups_silent(silent: Series, completions: int) -> Finding:
     return Finding(silent.now / SILENT_SHARE, silent.above(_MOST, floor) / _SURE_OF_MOST, seen)
 
 
-def phrase_spread(start: float, now: float, sizes: tuple[int, int], phrase: str) -> Finding:
-    """Whether a phrase is in far more completions than at the start.
+def phrase_spread(
+    start: float, now: float, sizes: tuple[int, int], phrase: str, *, pay: float = 0.0, gain: float | None = None
+) -> Finding:
+    """Whether a phrase is in far more completions than at the start, and is what is paid for.
 
     Args:
         start, now: The shares of completions that have it.
         sizes: Prompts behind each of the two.
         phrase: Its words.
+        pay: The part of the rewards' variance that it explains, at most 1; below 0 where rewards are lower with it.
+        gain: How much higher rewards are with it than without; None where that is not known.
     """
     error = math.hypot(share_noise(start, sizes[0]), share_noise(now, sizes[1]))
     shown = phrase if len(phrase) <= 200 else f"{phrase[:200]} …"
     seen = f'{_percent(now)} of the completions, to different prompts, say "{shown}" ({_percent(start)} at the start)'
-    return Finding((now - start) / PHRASE_RISE, (now - start) / error / SURE, seen)
+    if gain is not None:
+        seen += f", with rewards that are {abs(gain):.2f} {'higher' if gain >= 0 else 'lower'} than without"
+    rise = (now - start) / PHRASE_RISE
+    effect = rise if pay >= PHRASE_PAID else min(rise, now / PHRASE_ALL)
+    return Finding(effect, (now - start) / error / SURE, seen)
 
 
 def watched_fell(evaluations: Sequence[Evaluation], start: Estimate | None) -> Finding:

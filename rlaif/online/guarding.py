@@ -6,6 +6,7 @@ steps, so that a sign is said once until it is over, and a run that is resumed s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from rlaif.online.drift import START_STEPS, WINDOW_STEPS, Series
 from rlaif.online.guard_config import GuardConfig
 from rlaif.online.guard_figures import BatchFigures, EvaluationFigures
 from rlaif.online.guard_signs import Estimate, Evaluation, Finding, Sign
-from rlaif.online.phrases import PromptTexts, lengthened, mean_shares, only_prompt, runs_of, shared_runs
+from rlaif.online.phrases import PromptTexts, lengthened, mean_shares, only_prompt, paid, runs_of, shared_runs
 
 _LEAST_WINDOW = 5
 """Batches after the start before a phrase is named."""
@@ -37,11 +38,19 @@ _SERIES = (
 @dataclass
 class _Batch:
     """What is remembered of a batch's texts: the shares of the runs that its prompts share, how many prompts it has,
-    and the fingerprint of its only one."""
+    the fingerprint of its only one, and what its rewards have to do with the runs (`phrases.Paid`)."""
 
     shares: dict[str, float]
     prompts: int
     only: str | None
+    spread: float
+    paid: dict[str, tuple[float, float]]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> _Batch:
+        """From its attributes; JSON has lists for tuples."""
+        pairs = {run: (weight, gain) for run, (weight, gain) in value["paid"].items()}
+        return cls(**{**value, "paid": pairs})
 
 
 @dataclass
@@ -149,8 +158,8 @@ class GuardRails:
         rails = cls(config)
         rails._state = _State(
             series={name: Series.from_json(value["series"][name]) for name in _SERIES},
-            first_batches=[_Batch(**batch) for batch in value["first_batches"]],
-            last_batches=[_Batch(**batch) for batch in value["last_batches"]],
+            first_batches=[_Batch.from_json(batch) for batch in value["first_batches"]],
+            last_batches=[_Batch.from_json(batch) for batch in value["last_batches"]],
             evaluations=[Evaluation(*one) for one in value["evaluations"]],
             win_rates=[Estimate(*one) for one in value["win_rates"]],
             accuracies=[Estimate(*one) for one in value["accuracies"]],
@@ -188,7 +197,9 @@ class GuardRails:
     def _new_phrases(self, texts: Sequence[PromptTexts], step: int) -> list[Sign]:
         """The sign that a phrase spreads, where one does that has no three words in common with those already named."""
         state = self._state
-        batch = _Batch(shared_runs(texts), len(texts), only_prompt(texts))
+        shares = shared_runs(texts)
+        rewarded = paid(texts, shares)
+        batch = _Batch(shares, len(texts), only_prompt(texts), rewarded.spread, rewarded.runs)
         if len(state.first_batches) < START_STEPS:
             state.first_batches.append(batch)
             return []
@@ -201,7 +212,8 @@ class GuardRails:
         sizes = (sum(one.prompts for one in state.first_batches), sum(one.prompts for one in state.last_batches))
 
         def finding(run: str, phrase: str) -> Finding:
-            return signs.phrase_spread(start.get(run, 0.0), now.get(run, 0.0), sizes, phrase)
+            pay, gain = self._pay(run)
+            return signs.phrase_spread(start.get(run, 0.0), now.get(run, 0.0), sizes, phrase, pay=pay, gain=gain)
 
         state.phrases = [
             phrase
@@ -219,6 +231,18 @@ class GuardRails:
             return []  # a phrase that was named, with a word more or less
         state.phrases.append(phrase)
         return [signs.sign("phrase", step, finding(run, phrase))]
+
+    def _pay(self, run: str) -> tuple[float, float | None]:
+        """Over the latest batches, each compared within itself: the part of the rewards' variance that a run explains,
+        below 0 where rewards are lower with it, and how much higher they are; None where nothing is to be compared."""
+        batches = self._state.last_batches
+        found = [batch.paid[run] for batch in batches if run in batch.paid]
+        weight = math.fsum(weight for weight, _ in found)
+        spread = math.fsum(batch.spread for batch in batches)
+        if not weight or not spread:
+            return 0.0, None
+        explained = math.fsum(weight * gain * abs(gain) for weight, gain in found)
+        return explained / spread, math.fsum(weight * gain for weight, gain in found) / weight
 
     def _start_reward(self) -> Estimate | None:
         reward = self._state.series["reward"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
@@ -20,10 +21,11 @@ _SAME = 0.9
 
 
 class PromptTexts(NamedTuple):
-    """A prompt's text with the texts of its completions, at least one."""
+    """A prompt's text with the texts of its completions, at least one, and their rewards; () where none are known."""
 
     prompt: str
     completions: tuple[str, ...]
+    rewards: tuple[float | None, ...] = ()
 
 
 class Phrase(NamedTuple):
@@ -48,7 +50,7 @@ def shared_runs(batch: Sequence[PromptTexts]) -> dict[str, float]:
     """
     by_prompt: dict[str, list[frozenset[str]]] = {}
     by_size: dict[int, Counter[str]] = {}
-    for prompt, completions in batch:
+    for prompt, completions, _ in batch:
         own = _runs(prompt)
         found = [_runs(text) - own for text in completions]
         by_prompt.setdefault(prompt, []).extend(found)
@@ -111,6 +113,43 @@ def lengthened(run: str, batch: Sequence[PromptTexts]) -> str:
             phrase = [word, *phrase] if is_left else [*phrase, word]
             left, right = (left - 1, right) if is_left else (left, right + 1)
     return " ".join(phrase)
+
+
+class Paid(NamedTuple):
+    """What rewards have to do with the runs of three words of a batch.
+
+    Attributes:
+        spread: Sum of squared differences of the rewards from their mean; 0 where fewer than two are known.
+        runs: Run -> (weight, difference): how much higher the mean reward is with the run than without, and n1 n0 / n
+            of the n1 and n0 completions that are compared; weight times squared difference is the run's part of the
+            spread. Those that all, or none, of the completions have are left out.
+    """
+
+    spread: float
+    runs: dict[str, tuple[float, float]]
+
+
+def paid(batch: Sequence[PromptTexts], runs: Iterable[str]) -> Paid:
+    """What rewards have to do with these runs."""
+    known = [
+        (_runs(text), reward)
+        for group in batch
+        for text, reward in zip(group.completions, group.rewards, strict=False)
+        if reward is not None
+    ]
+    count = len(known)
+    if count < 2:
+        return Paid(0.0, {})
+    total = math.fsum(reward for _, reward in known)
+    spread = math.fsum((reward - total / count) ** 2 for _, reward in known)
+    found = {}
+    for run in runs:
+        having = [reward for has, reward in known if run in has]
+        if 0 < len(having) < count:
+            rest = count - len(having)
+            gained = math.fsum(having)
+            found[run] = (len(having) * rest / count, gained / len(having) - (total - gained) / rest)
+    return Paid(spread, found)
 
 
 def runs_of(phrase: str) -> frozenset[str]:

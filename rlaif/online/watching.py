@@ -21,7 +21,7 @@ from rlaif.online.guard_figures import EvaluationFigures, texts_of
 from rlaif.online.guard_signs import Sign
 from rlaif.online.guarding import GuardRails
 from rlaif.online.kept import KeptRollouts
-from rlaif.online.source import Batch, Scoring
+from rlaif.online.source import Batch, JudgedCompletion, Scoring
 from rlaif.online.visits import PromptRow
 from rlaif.policies.sampling import sample_seed
 from rlaif.records import Comparison, JudgedComparison
@@ -222,13 +222,15 @@ class GuardedListener(BatchListener):
 
     def on_batch(self, number: int, step: int, batch: Batch) -> Mapping[str, float]:
         self._kept.keep(number, batch.completions)
-        by_prompt: dict[str, list[Rollout]] = {}
+        by_prompt: dict[str, list[JudgedCompletion]] = {}
         for one in batch.completions:
-            by_prompt.setdefault(one.rollout.id, []).append(one.rollout)
+            by_prompt.setdefault(one.rollout.id, []).append(one)
         rollouts = [
-            replace(each[0], completions=tuple(one.completions[0] for one in each)) for each in by_prompt.values()
+            replace(each[0].rollout, completions=tuple(one.rollout.completions[0] for one in each))
+            for each in by_prompt.values()
         ]
-        self._said(self.rails.add_batch(batch.watched, texts_of(rollouts)))
+        scores = [[one.score for one in each] for each in by_prompt.values()]
+        self._said(self.rails.add_batch(batch.watched, texts_of(rollouts, scores)))
         return {}
 
     def on_evaluation(self, figures: EvaluationFigures) -> None:
