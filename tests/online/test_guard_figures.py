@@ -62,6 +62,7 @@ def test_a_batch_without_any_reward() -> None:
 
 def test_the_whole_conversation_is_the_prompts_text() -> None:
     assert texts_of([rollout("a", "x", "y")]) == [PromptTexts("Be kind.\nAbout a?", ("x", "y"))]
+    assert texts_of([rollout("a", "x", "y")], [(Score(1.0), Score(None))])[0].rewards == (1.0, None)
 
 
 def test_what_is_no_number_is_refused_by_name() -> None:

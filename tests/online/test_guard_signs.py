@@ -68,11 +68,21 @@ def test_most_prompts_without_a_signal() -> None:
     assert not signs.groups_silent(series_of(0.1, 0.62), 4).is_sign
 
 
-def test_a_phrase_counts_by_its_rise() -> None:
-    assert signs.phrase_spread(0.0, 0.6, (40, 64), "thank you so").is_sign
-    assert not signs.phrase_spread(0.3, 0.6, (40, 64), "thank you so").is_sign
+def test_a_phrase_that_is_paid_for_counts_by_its_rise() -> None:
+    assert signs.phrase_spread(0.0, 0.6, (40, 64), "thank you so", pay=0.5).is_sign
+    assert not signs.phrase_spread(0.3, 0.6, (40, 64), "thank you so", pay=0.5).is_sign
     # (0.6 * 4 + 1) / 6 = 0.57: two prompts a side are no certainty.
-    assert not signs.phrase_spread(0.0, 0.6, (2, 4), "thank you so").is_sign
+    assert not signs.phrase_spread(0.0, 0.6, (2, 4), "thank you so", pay=0.5).is_sign
+
+
+def test_a_favourite_that_is_not_paid_for_is_no_sign_until_nearly_all_have_it() -> None:
+    assert not signs.phrase_spread(0.0, 0.6, (40, 64), "thank you so", pay=0.4, gain=0.2).is_sign
+    found = signs.phrase_spread(0.0, 0.8, (40, 64), "thank you so", pay=-0.4, gain=-0.2)
+    assert found.is_sign
+    assert found.seen == (
+        '80 % of the completions, to different prompts, say "thank you so" (0 % at the start), with rewards that are '
+        "0.20 lower than without"
+    )
 
 
 def evaluations(*watched: float, error: float = 0.05) -> list[Evaluation]:

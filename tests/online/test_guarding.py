@@ -191,3 +191,20 @@ def test_evaluations_watch_the_divergence_where_batches_do_not_measure_it() -> N
     measured = GuardRails(GuardConfig())
     measured.add_batch(BatchFigures(1, 8, kl=1.0, tokens=20.0))
     assert measured.add_evaluation(EvaluationFigures(1, kl=12.0)) == []
+
+
+@pytest.mark.parametrize(("bonus", "names"), [(0.2, []), (2.0, ["phrase"])])
+def test_a_phrase_in_half_of_the_answers_is_named_where_it_is_paid_for(bonus: float, names: list[str]) -> None:
+    """Rewards have a standard deviation of 0.5 besides; at a half, 2 explain 1 of 1.25 of the variance."""
+    rails = GuardRails(GuardConfig())
+    rng = random.Random(0)
+    found = []
+    for step in range(30):
+        texts = []
+        for number in range(16):
+            has = step > 10 and number % 2 == 0
+            text = ("it is my great honour to say " if has else "") + " ".join(rng.choices(WORDS, k=12))
+            texts.append(PromptTexts(f"p{number}", (text,), (bonus * has + rng.gauss(0, 0.5),)))
+        found += rails.add_batch(BatchFigures(step, 16), texts)
+    assert [sign.name for sign in found] == names
+    assert all("higher than without" in sign.text for sign in found)

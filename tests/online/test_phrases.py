@@ -13,6 +13,7 @@ from rlaif.online.phrases import (
     mean_shares,
     most_shared,
     only_prompt,
+    paid,
     runs_of,
     shared_runs,
 )
@@ -79,3 +80,18 @@ def test_shares_are_shares_and_the_order_of_prompts_says_nothing(completions: li
     found = shared_runs(batch)
     assert all(0.1 <= share <= 1 + 1e-9 for share in found.values())
     assert shared_runs(batch[::-1]) == pytest.approx(found)
+
+
+def test_what_rewards_have_to_do_with_a_run() -> None:
+    """Rewards 3, 2, 1 and 0 around 1.5 spread by 2.25 + 0.25 + 0.25 + 2.25 = 5. The first two have "thank you for":
+    2.5 is 2 above 0.5, with a weight of 2 * 2 / 4 = 1, so that it explains 1 * 2 * 2 = 4 of the 5."""
+    batch = [
+        PromptTexts("Why?", ("Thank you for asking.", "It is late.", "Well."), (3.0, 1.0, None)),
+        PromptTexts("How?", ("Thank you for that.", "It is so."), (2.0, 0.0)),
+    ]
+    found = paid(batch, ["thank you for", "not to be found"])
+    assert found == (pytest.approx(5.0), {"thank you for": (1.0, pytest.approx(2.0))})
+
+
+def test_without_rewards_nothing_is_said_of_pay() -> None:
+    assert paid(BATCH, ["thank you for"]) == (0.0, {})
