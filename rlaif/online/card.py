@@ -226,7 +226,7 @@ def _training_section(facts: OnlineCardFacts) -> str:
         ("Prompts", f"{code(facts.data)}, {facts.prompts:,} to learn from"),
         ("Their content (SHA-256)", code(facts.data_sha256)),
         ("Optimizer steps", f"{facts.steps:,}"),
-        ("Prompts of a batch", f"{sizes.prompts:,}, {sizes.group:,} completions each"),
+        ("Prompts of a batch", f"{sizes.prompts:,}, {sizes.group:,} completion{'s' if sizes.group > 1 else ''} each"),
         ("Completions judged in the last session", f"{counts.get('asked', 0):,}, {lost:,} of them without a reward"),
         *([("Wall time", f"{facts.seconds:,.1f} seconds")] if facts.seconds is not None else []),
         *([("Device", code(facts.device))] if facts.device is not None else []),
