@@ -83,7 +83,7 @@ def test_help_of_a_method_has_its_flags(
     [
         (["train"], "ConfigError: which method? rlaif train METHOD takes one of: sft, rm, dpo"),
         (["train", "--model", "dpo"], "ConfigError: which method?"),
-        (["train", "simpoo"], "method 'simpoo' is unknown (did you mean 'simpo'?), expected one of sft, rm, dpo"),
+        (["train", "simpoo"], "method 'simpoo' is unknown (did you mean 'simpo' or 'ipo'?), expected one of sft"),
         (["train", "dpo"], "the command line has 3 faults: --model is missing; --data is missing; --out is missing"),
         ([*TYPED, "--gamma", "1"], "--gamma"),
         ([*TYPED, "--merge"], "--merge: needs --lora-rank"),
