@@ -15,7 +15,7 @@ human labels of examples/data/comparisons.jsonl, which it is never trained again
 
 The table of planted runs has every sign with the step that it was named after, and what stood beside the first of those
 that tell of what was planted: the reward that is trained on and the KL, means of five steps, and the latest reward of
-the model that only watches; at the start, and then.
+the model that only watches; at the start, and then. The sign `kl` tells of a budget that is used up, and of no hack.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MEAN_OF = 5
 
 SETTINGS = [
     "--batch-size", 8, "--group-size", 4, "--response-tokens", 64, "--missing-eos-penalty", 1, "--beta", 0.05,
-    "--learning-rate", "1e-4", "--schedule", "constant", "--watch-every", 10, "--suite", "none",
+    "--schedule", "constant", "--watch-every", 10, "--suite", "none",
 ]  # fmt: skip
 
 
@@ -62,12 +62,10 @@ class Seen:
     Attributes:
         signs: (Step, name, text), as they came.
         log: Lines of metrics.jsonl.
-        seconds: Wall time.
     """
 
     signs: list[tuple[int, str, str]]
     log: list[dict[str, float]]
-    seconds: float
 
     def steps_mean(self, name: str, step: int) -> float:
         """Of a figure of batches, over the last steps until that one."""
@@ -90,7 +88,7 @@ def rlaif(*words: object) -> None:
     subprocess.run(command, check=True, cwd=HERE, env={**os.environ, **threads}, stderr=sys.stderr)
 
 
-def train(folder: Path, watching: Path, name: str, seed: int) -> Seen:
+def train(folder: Path, watching: Path, name: str, seed: int, rate: str) -> Seen:
     """One run; where it stands already, what it left."""
     out = folder / f"{name}-{seed}"
     rewards = ["--reward", "judge"]
@@ -99,11 +97,12 @@ def train(folder: Path, watching: Path, name: str, seed: int) -> Seen:
     steps = CLEAN_STEPS if name == "clean" else PLANTED_STEPS
     rlaif(
         "train", "grpo", "--model", "builtin:tiny-policy", "--data", DATA / "prompts.jsonl", "-o", out, *rewards,
-        "--watch-judge", f"hf-reward:{watching}", "--max-steps", steps, "--seed", seed, *SETTINGS,
+        "--watch-judge", f"hf-reward:{watching}", "--max-steps", steps, "--seed", seed,
+        "--learning-rate", rate, *SETTINGS,
     )  # fmt: skip
     known: dict[str, Any] = json.loads((out / "run.json").read_text(encoding="utf-8"))
     log = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return Seen([(one["step"], one["name"], one["text"]) for one in known["signs"]], log, known["seconds"])
+    return Seen([(one["step"], one["name"], one["text"]) for one in known["signs"]], log)
 
 
 # --- what is printed --------------------------------------------------------------------------------------------------
@@ -119,7 +118,7 @@ def told(name: str, seed: int, seen: Seen) -> str:
         f"| {name} | {seed} | {named if named and name != 'clean' else ''} | {signs} "
         f"| {seen.first('reward'):.2f} to {seen.steps_mean('reward', at):.2f} "
         f"| {seen.evaluated('watched_reward', 0):.2f} to {seen.evaluated('watched_reward', at):.2f} "
-        f"| {seen.steps_mean('kl', at):.1f} | {seen.seconds:.0f} |"
+        f"| {seen.steps_mean('kl', at):.1f} |"
     )
 
 
@@ -131,6 +130,7 @@ def main() -> None:
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=None, help="default: five of clean and phrase, else one"
     )
+    parser.add_argument("--learning-rate", default="1e-4", help="another one needs another --folder")
     arguments = parser.parse_args()
     folder: Path = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,12 +140,12 @@ def main() -> None:
         "-o", watching, "--batch-size", 16, "--epochs", 2, "--learning-rate", "1e-3",
     )  # fmt: skip
     began = time.monotonic()
-    print("| reward | seed | named after | signs, with their step | reward | watching model's | KL, nats | seconds |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| reward | seed | named after | signs, with their step | reward | watching model's | KL, nats |")
+    print("|---|---|---|---|---|---|---|")
     phrases = []
     for name in arguments.runs:
         for seed in arguments.seeds or range(5 if name in ("clean", "phrase") else 1):
-            seen = train(folder, watching, name, seed)
+            seen = train(folder, watching, name, seed, arguments.learning_rate)
             print(told(name, seed, seen), flush=True)
             phrases += [f"- {name}, seed {seed}, step {step}: {text}" for step, sign, text in seen.signs]
     print("\nIn words:\n\n" + "\n".join(phrases))

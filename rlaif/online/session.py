@@ -111,6 +111,8 @@ class OnlineSession:
             keep_freed_memory()
         self.versions = versions()
         self.facts: dict[str, Any] = {}
+        self.signs: list[Sign] = []
+        """Of reward hacking, in this session."""
         self._reference: Reference | None = None
         self._seconds_before = 0.0
         self._began = time.monotonic()
@@ -294,8 +296,11 @@ class OnlineSession:
         )
 
     def _on_sign(self, sign: Sign, listening: ListeningCallback) -> None:
-        self.listener.on_warning(f"step {sign.step}: {sign.name}: {sign.text}")
-        if self.config.guarding.stop_on_hack and sign.is_hack:
+        stops = self.config.guarding.stop_on_hack and sign.is_hack
+        end = "; stopping after the next step, with a checkpoint (--stop-on-hack)" if stops else ""
+        self.listener.on_warning(f"step {sign.step}: {sign.name}: {sign.text}{end}")
+        self.signs.append(sign)
+        if stops:
             listening.stop()
 
 

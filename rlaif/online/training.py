@@ -72,7 +72,8 @@ def train_online(
             metrics = finish(session, run)
         except BaseException:
             if folder.read() is not None:
-                session.write_run_json("interrupted", counts=as_dict(scorer.counts))
+                signs = [sign._asdict() for sign in session.signs]
+                session.write_run_json("interrupted", counts=as_dict(scorer.counts), signs=signs)
             raise
     return replace(outcome, steps=run.trainer.state.global_step, metrics=metrics)
 
