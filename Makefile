@@ -54,6 +54,9 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/online.py
+	$(BIN)/python benchmarks/drlaif.py
+	$(BIN)/python benchmarks/guarding.py
+	$(BIN)/python benchmarks/reward_hacking.py
 
 # Torch goes first and pinned: a bare "torch" would take the newest build with its CUDA packages.
 $(VENV)/.installed: pyproject.toml
