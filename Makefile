@@ -54,7 +54,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/online.py
-	$(BIN)/python benchmarks/drlaif.py
+	$(BIN)/python benchmarks/drlaif.py --folder runs/drlaif
 	$(BIN)/python benchmarks/guarding.py
 	$(BIN)/python benchmarks/reward_hacking.py
 
