@@ -15,8 +15,17 @@ from typing import Protocol, TypeAlias
 
 from rlaif.online.assessing import Assessed
 from rlaif.online.generation import Generator, RolloutJob, Written
-from rlaif.online.guard_figures import BatchFigures, batch_figures
+from rlaif.online.guard_figures import BatchFigures
 from rlaif.online.recipes import JudgedRollout, Pairs, Recipe, RsDpoChoice
+from rlaif.online.verdicts import (
+    Verdict,
+    is_silent,
+    kls_of,
+    logged_figures,
+    prob_of,
+    scores_of,
+    watched_figures,
+)
 from rlaif.online.visits import Visit, Visits
 from rlaif.policies.sampling import sample_seed
 from rlaif.rewards.sources import PairLabel
@@ -27,9 +36,6 @@ from rlaif.train.online_config import RolloutConfig
 
 MOST_REPLACEMENTS = 3
 """How often, at most, prompts without a signal are replaced in one batch."""
-
-Verdict: TypeAlias = tuple[Score, ...] | PairLabel
-"""What the judge says of a rollout: a score of each completion, or which of two it prefers."""
 
 
 Judging: TypeAlias = Future[list[tuple[Score, ...]]] | Future[list[PairLabel]]
@@ -221,7 +227,7 @@ class RolloutSource:
         replaced = 0
         if self.recipe.replaces_silent:
             for _ in range(MOST_REPLACEMENTS):
-                telling = [pair for pair in pairs if not _is_silent(pair[1])]
+                telling = [pair for pair in pairs if not is_silent(pair[1])]
                 lacking = len(pairs) - len(telling)
                 if not lacking:
                     break
@@ -231,7 +237,7 @@ class RolloutSource:
         kept = [(self._kept(*pair), pair[1]) for pair in pairs]
         present = [(rollout, verdict) for rollout, verdict in kept if rollout is not None]
         if self.recipe.scales_rewards:
-            values = [score.value for _, verdict in present for score in _scores(verdict) if score.value is not None]
+            values = [score.value for _, verdict in present for score in scores_of(verdict) if score.value is not None]
             spread = spread.updated(values)
         judged = self._judged(present, spread)
         if not judged and "" not in self._warned:
@@ -248,7 +254,7 @@ class RolloutSource:
         }
         if self.recipe.replaces_silent:
             figures["replaced_prompts"] = float(replaced)
-        known = [prob for _, verdict in pairs if (prob := _prob(verdict)) is not None]
+        known = [prob for _, verdict in pairs if (prob := prob_of(verdict)) is not None]
         if known:  # how sure the judge is of the side that it prefers
             figures["sureness"] = math.fsum(max(prob, 1.0 - prob) for prob in known) / len(known)
         if isinstance(self.recipe, Pairs) and isinstance(self.recipe.choose, RsDpoChoice):
@@ -314,7 +320,7 @@ class RolloutSource:
         reference = readings.reference(rollouts) if readings.reference is not None and rollouts else None
         judged = []
         for place, (rollout, verdict) in enumerate(present):
-            values = [score.value for score in _scores(verdict) if score.value is not None]
+            values = [score.value for score in scores_of(verdict) if score.value is not None]
             penalties = [0.0 if one.is_finished else self._config.missing_eos_penalty for one in rollout.completions]
             scale = spread.value if self.recipe.scales_rewards else 1.0
             rewards = [value / scale - penalty for value, penalty in zip(values, penalties, strict=False)]
@@ -332,72 +338,15 @@ class RolloutSource:
         return judged
 
 
-_LOGGED_AS = {"tokens": "completion_tokens", "tokens_spread": "completion_tokens_spread"}
-"""Figures of a batch that go by another name in the log, where "tokens" are those that are learnt from."""
-
-
-def watched_figures(
-    pairs: Sequence[tuple[Rollout, Verdict]], judged: Sequence[JudgedRollout], step: int
-) -> BatchFigures:
-    """How a batch is, in the eyes of the guard rails.
-
-    `kl` is from the reference, nats a completion (k1); `entropy` nats a token, estimated as minus the log-probability
-    of what was drawn, with the temperature that it was drawn at.
-    """
-    completions = [one for rollout, _ in pairs for one in rollout.completions]
-    drawn = [logprob for one in completions for logprob in one.logprobs]
-    kls = [kl for one in judged for kl in _kls(one) if kl is not None]
-    figures = batch_figures(
-        step,
-        [rollout for rollout, _ in pairs],
-        [_scores(verdict) for _, verdict in pairs],
-        kl=math.fsum(kls) / len(kls) if kls else None,
-        entropy=-math.fsum(drawn) / len(drawn),
-    )
-    if any(isinstance(verdict, PairLabel) for _, verdict in pairs):  # a pair is dropped as a whole
-        dropped = sum(len(rollout.completions) for rollout, verdict in pairs if _prob(verdict) is None)
-        return replace(figures, dropped=dropped)
-    return figures
-
-
-def logged_figures(figures: BatchFigures) -> dict[str, float]:
-    """The same by the names of metrics.jsonl."""
-    numbers = figures.numbers()
-    dropped = numbers.pop("dropped") / numbers.pop("completions")
-    return {_LOGGED_AS.get(name, name): value for name, value in numbers.items()} | {"dropped": dropped}
-
-
-def _prob(verdict: Verdict) -> float | None:
-    return verdict.prob_a if isinstance(verdict, PairLabel) else None
-
-
-def _scores(verdict: Verdict) -> tuple[Score, ...]:
-    return () if isinstance(verdict, PairLabel) else verdict
-
-
-def _is_silent(verdict: Verdict) -> bool:
-    """Whether it says nothing of which completion is better."""
-    return len({score.value for score in _scores(verdict) if score.value is not None}) < 2
-
-
-def _kls(judged: JudgedRollout) -> list[float | None]:
-    if judged.reference_logprobs is None:
-        return [None] * len(judged.rollout.completions)
-    return [
-        math.fsum(ours) - math.fsum(theirs)
-        for ours, theirs in zip(judged.assessed.logprobs, judged.reference_logprobs, strict=True)
-    ]
-
-
 def _completions(pairs: Sequence[tuple[Rollout, Verdict]], judged: Sequence[JudgedRollout]) -> list[JudgedCompletion]:
     kl_of = {
         (one.rollout.id, completion): kl
         for one in judged
-        for completion, kl in zip(one.rollout.completions, _kls(one), strict=True)
+        for completion, kl in zip(one.rollout.completions, kls_of(one), strict=True)
     }
     found = []
     for rollout, verdict in pairs:
-        scores = _scores(verdict) or (Score(None),) * len(rollout.completions)
+        scores = scores_of(verdict) or (Score(None),) * len(rollout.completions)
         for completion, score in zip(rollout.completions, scores, strict=True):
             alone = replace(rollout, completions=(completion,))
             found.append(JudgedCompletion(alone, score, kl_of.get((rollout.id, completion))))
